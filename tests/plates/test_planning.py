@@ -1,0 +1,283 @@
+from __future__ import annotations
+
+import time
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nucseg_ray.errors import NamingError, NucsegError, UsageError
+from nucseg_ray.plates.planning import MANIFEST, Plan, extend, plan
+from nucseg_ray.plates.schemes import SCHEMES, FileName
+
+
+def listed(*paths: str) -> list[tuple[str, int]]:
+    return [(path, 1) for path in paths]
+
+
+def refusal(error: type[NucsegError], *paths: str, **settings: str | None) -> str:
+    with pytest.raises(error) as caught:
+        plan(listed(*paths), **({"root_name": "root", "channel": None} | settings))
+    return str(caught.value)
+
+
+def rows(plan: Plan) -> list[tuple]:
+    return [tuple(row.values()) for row in plan.manifest.to_pylist()]
+
+
+STACK = [f"TimePoint_1/ZStep_{z}/P_B02_s{site}_w{w}.TIF" for z in (1, 2, 10) for site in (1, 2) for w in (1, 2)]
+
+
+def test_planes_are_projected_lowest_first() -> None:
+    planned = plan(listed(*STACK), root_name="P", channel="W2")
+    assert planned.scheme == "imagexpress"
+    assert planned.channels == ("w1", "w2")
+    assert planned.unmatched == ()
+    assert planned.manifest.schema == MANIFEST
+    assert rows(planned) == [
+        ("P", "B02", site, "1", "w2", [f"TimePoint_1/ZStep_{z}/P_B02_s{site}_w2.TIF" for z in (1, 2, 10)])
+        for site in ("1", "2")
+    ]
+
+
+def test_one_plane_is_picked() -> None:
+    planned = plan(listed(*STACK), root_name="P", channel="w1", z="10")
+    assert planned.manifest["planes"].to_pylist() == [[f"TimePoint_1/ZStep_10/P_B02_s{s}_w1.TIF"] for s in (1, 2)]
+
+
+@pytest.mark.parametrize("projection", ["TimePoint_1/P_B02_s1_w1.TIF", "TimePoint_1/ZStep_0/P_B02_s1_w1.TIF"])
+def test_projection_of_the_instrument_stands_for_its_planes(projection: str) -> None:
+    listing = listed(*STACK, projection)
+    planned = plan(listing, root_name="P", channel="w1")
+    assert planned.manifest["planes"].to_pylist()[0] == [projection]
+    assert len(planned.manifest["planes"].to_pylist()[1]) == 3
+    picked = plan(listing, root_name="P", channel="w1", z="2")
+    assert picked.manifest["planes"].to_pylist()[0] == ["TimePoint_1/ZStep_2/P_B02_s1_w1.TIF"]
+
+
+def test_plates_are_named_by_their_folders() -> None:
+    paths = [f"{folder}DNA-01-A-01.tif" for folder in ("", "007/", "batch/P2/")]
+    planned = plan(listed(*paths), root_name="root", channel=None)
+    assert planned.manifest["plate"].to_pylist() == ["007", "P2", "root"]
+    assert planned.manifest["planes"].to_pylist() == [[paths[1]], [paths[2]], [paths[0]]]
+
+
+def test_plain_folder_takes_each_image_as_a_site() -> None:
+    planned = plan(listed("b.PNG", "a/x.tif", "notes.txt"), root_name="folder", channel=None)
+    assert (planned.scheme, planned.channels, planned.unmatched) == ("images", (), ())
+    assert rows(planned) == [
+        ("folder", "", "a__x", None, "", ["a/x.tif"]),
+        ("folder", "", "b", None, "", ["b.PNG"]),
+    ]
+
+
+def test_previews_and_other_files_are_told_apart() -> None:
+    names = ["DC_camera.tif", "P_B02_s1_w1.TIF", "P_B02_s1_w1_thumb.TIF", "P.HTD", "table.csv"]
+    planned = plan(listed(*names), root_name="P", channel=None)
+    assert planned.unmatched == ("DC_camera.tif",)
+    assert planned.manifest.num_rows == 1
+
+
+def test_given_scheme_overrules_the_look() -> None:
+    names = ["DNA-01-A-01.tif", "P_B02_s1_w1.TIF", "P_B02_s2_w1.TIF"]
+    planned = plan(listed(*names), root_name="P", channel=None, scheme="bbbc")
+    assert planned.scheme == "bbbc"
+    assert planned.manifest["planes"].to_pylist() == [["DNA-01-A-01.tif"]]
+    assert planned.unmatched == ("P_B02_s1_w1.TIF", "P_B02_s2_w1.TIF")
+    assert plan(listed(*names), root_name="P", channel=None, scheme="images").manifest.num_rows == 3
+
+
+def test_two_schemes_are_refused() -> None:
+    message = refusal(NamingError, "DNA-01-A-01.tif", "P_B02_s1_w1.TIF", "P_B02_s2_w1.TIF")
+    assert message == (
+        "root: expected one naming scheme, but found 1 images in 'bbbc' (such as DNA-01-A-01.tif) and 2 images in "
+        "'imagexpress' (such as P_B02_s1_w1.TIF). Choose by --scheme bbbc or --scheme imagexpress, which leaves the "
+        "others out."
+    )
+
+
+def test_scheme_of_a_few_names_only_is_refused() -> None:
+    message = refusal(NamingError, "P_B02_s1_w1.TIF", "a.png", "b.png")
+    assert message == (
+        "root: 1 images are named as in the 'imagexpress' scheme (such as P_B02_s1_w1.TIF), but 2 are not (such as "
+        "a.png). Choose --scheme imagexpress to leave those out, or --scheme images to take each image as a site of "
+        "its own."
+    )
+
+
+def test_nothing_to_segment_says_what_was_looked_for() -> None:
+    assert refusal(NamingError, "a.csv", "b.HTD") == (
+        "root: found no image among 2 files (such as a.csv, b.HTD): expected names that end in .bmp, .jpeg, .jpg, "
+        ".png, .tif, .tiff. Point the input at the folder of a plate or of images."
+    )
+    assert "found no image among 0 files: expected" in refusal(NamingError)
+    message = refusal(NamingError, "a.tif", scheme="operetta")
+    assert message == (
+        "root: none of 1 images (such as a.tif) is named as in the 'operetta' scheme: expected names such as "
+        "Images/r03c03f03p01-ch5sk1fk1fl1.tiff. Leave --scheme out, or choose another."
+    )
+
+
+def test_unknown_scheme_names_the_closest() -> None:
+    assert refusal(UsageError, "a.tif", scheme="imageexpress") == (
+        "--scheme 'imageexpress' is not known (did you mean 'imagexpress'?): expected one of bbbc, imagexpress, "
+        "cellvoyager, operetta, images."
+    )
+
+
+def test_channel_has_to_be_chosen() -> None:
+    assert refusal(UsageError, *STACK) == (
+        "root: found the channels w1, w2; expected to be told which one holds the nuclei. Choose it by --channel."
+    )
+    names = ("DAPI-01-A-01.tif", "GFP-01-A-01.tif")
+    assert refusal(UsageError, *names, channel="dpai") == (
+        "--channel 'dpai' is not in root (did you mean 'DAPI'?): expected one of DAPI, GFP."
+    )
+    assert "is not in root: expected one of DAPI, GFP." in refusal(UsageError, *names, channel="5")
+    assert plan(listed(*names), root_name="root", channel="dapi").manifest["channel"].to_pylist() == ["DAPI"]
+
+
+def test_spellings_of_one_channel_are_one_channel() -> None:
+    planned = plan(listed("dapi-01-A-01.tif", "DAPI-02-A-02.tif"), root_name="root", channel=None)
+    assert planned.channels == ("DAPI",)
+    assert planned.manifest["planes"].to_pylist() == [["dapi-01-A-01.tif"], ["DAPI-02-A-02.tif"]]
+    assert planned.manifest["channel"].to_pylist() == ["DAPI", "DAPI"]
+
+
+def test_channel_of_a_plain_folder_is_refused() -> None:
+    message = refusal(UsageError, "a.png", channel="DAPI")
+    assert message.startswith("--channel 'DAPI': the names under root tell of no channels")
+    assert message.endswith("Leave --channel out to segment each image.")
+
+
+def test_site_without_the_channel_is_refused() -> None:
+    names = [f"DNA-{n:02d}-A-{n:02d}.tif" for n in range(1, 13)] + ["GFP-03-A-03.tif", "GFP-05-A-05.tif"]
+    assert refusal(NamingError, *names, channel="GFP") == (
+        "root: 10 of 12 sites have no file of channel 'GFP' (such as root/A01/1, root/A02/1, root/A04/1); expected "
+        "one at every site. Restore the files, or choose a channel that every site has (DNA)."
+    )
+    assert "or give one plate at a time." in refusal(NamingError, "DNA-01-A-01.tif", "GFP-02-A-02.tif", channel="GFP")
+
+
+def test_two_files_for_one_plane_are_refused() -> None:
+    message = refusal(NamingError, *STACK, "TimePoint_1/ZStep_2/Q_B02_s1_w1.tif", channel="w1")
+    assert message == (
+        "site root/B02/1_t1, channel 'w1': TimePoint_1/ZStep_2/P_B02_s1_w1.TIF and TimePoint_1/ZStep_2/Q_B02_s1_w1.tif "
+        "both claim to be plane 2; expected one file. Move one away, or give the folder that holds only one of them."
+    )
+    message = refusal(NamingError, "a/b.png", "a__b.png")
+    assert message.startswith("site root/a__b: a/b.png and a__b.png both claim to be its projection or only plane")
+    assert "a.png and a.tif both claim" in refusal(NamingError, "a.png", "a.tif")
+
+
+def test_plate_in_two_folders_is_refused() -> None:
+    message = refusal(NamingError, "x/P/DNA-01-A-01.tif", "y/P/DNA-02-A-02.tif")
+    assert message == (
+        "plate 'P' is in two folders, 'x/P' and 'y/P' of root: expected one folder a plate. Rename one, or run them "
+        "one by one into outputs of their own."
+    )
+    assert "plate 'root' is in two folders, '.' and 'root'" in refusal(
+        NamingError, "DNA-01-A-01.tif", "root/DNA-02-A-02.tif"
+    )
+
+
+def test_plane_has_to_exist() -> None:
+    assert refusal(UsageError, *STACK, channel="w1", z="3") == (
+        "--z 3: site root/B02/1_t1 has no such plane; found 1, 2, 10. Choose another, or --z max."
+    )
+    assert "found one image without a number" in refusal(UsageError, "DNA-01-A-01.tif", z="1")
+
+
+@pytest.mark.parametrize("z", ["", "mean", "-1", "1.5", "²"])
+def test_plane_is_max_or_a_number(z: str) -> None:
+    assert refusal(UsageError, *STACK, channel="w1", z=z) == (
+        f"--z {z!r}: expected 'max' or the number of a plane, such as 3."
+    )
+
+
+def test_unsafe_names_are_refused() -> None:
+    assert "begins with a dot" in refusal(NamingError, "DNA-01-A-01.tif", root_name="..")
+    assert "is not UTF-8" in refusal(NamingError, "x\udc80/P/DNA-01-A-01.tif")
+
+
+SITES = st.sets(st.tuples(st.sampled_from(["P", "Q", "10", "9"]), st.integers(1, 12), st.integers(1, 3)), min_size=1)
+
+
+@given(sites=SITES, z_count=st.integers(1, 3), seed=st.randoms(use_true_random=False))
+def test_plan_is_complete_and_the_order_of_the_listing_does_not_matter(sites, z_count, seed) -> None:
+    scheme = SCHEMES["cellvoyager"]
+    expected = {}
+    listing = []
+    for plate, column, site in sites:
+        for channel in ("C01", "C02"):
+            names = [FileName(plate, f"A{column:02d}", str(site), "1", z, channel) for z in range(1, z_count + 1)]
+            paths = [scheme.format(name) for name in names]
+            listing += listed(*paths)
+            if channel == "C02":
+                expected[names[0].key("root")] = paths
+    seed.shuffle(listing)
+    planned = plan(listing, root_name="root", channel="c02")
+    assert rows(planned) == [
+        (key.plate, key.well, key.site, key.timepoint, "C02", expected[key]) for key in sorted(expected)
+    ]
+
+
+def test_200_000_files_plan_in_seconds() -> None:
+    wells = [f"{row}{column:02d}" for row in "ABCDEFGHIJKLMNOP" for column in range(1, 25)]
+    listing = listed(
+        *(
+            f"Plate{plate}/Plate{plate}_{well}_T0001F{site:03d}L01A01Z{z:02d}C{channel:02d}.tif"
+            for plate in range(3)
+            for well in wells
+            for site in range(1, 10)
+            for z in range(1, 6)
+            for channel in range(1, 5)
+        )
+    )
+    assert len(listing) == 207_360
+    start = time.process_time()
+    planned = plan(listing, root_name="root", channel="C01")
+    assert time.process_time() - start < 15  # 2.4 s on one core; the margin is for slow machines
+    assert planned.manifest.num_rows == 3 * 384 * 9
+
+
+def manifest_of(*paths: str) -> pa.Table:
+    return plan(listed(*paths), root_name="P", channel=None).manifest
+
+
+def test_manifest_survives_parquet(tmp_path) -> None:
+    manifest = plan(listed(*STACK), root_name="P", channel="w1").manifest
+    pq.write_table(manifest, tmp_path / "manifest.parquet")
+    again = pq.read_table(tmp_path / "manifest.parquet")
+    assert again.equals(manifest)
+    assert again.schema == MANIFEST
+
+
+def test_extend_keeps_the_old_rows_in_place() -> None:
+    old = manifest_of("DNA-05-A-05.tif", "DNA-09-A-09.tif")
+    new = manifest_of("DNA-01-A-01.tif", "DNA-07-A-07.tif", "DNA-09-A-09.tif")
+    extended = extend(old, new)
+    assert extended["well"].to_pylist() == ["A05", "A09", "A01", "A07"]
+    assert extended.schema == MANIFEST
+    assert extend(extended, new).equals(extended)
+    assert extend(old, old).equals(old)
+
+
+def test_extend_tells_no_time_point_from_one() -> None:
+    old = manifest_of("P_A01_s1_w1.tif")
+    new = manifest_of("TimePoint_1/P_A01_s1_w1.tif")
+    assert extend(old, new)["timepoint"].to_pylist() == [None, "1"]
+
+
+def test_extend_refuses_a_site_read_from_other_files() -> None:
+    old = manifest_of("ZStep_1/P_A01_s1_w1.tif")
+    new = manifest_of("ZStep_1/P_A01_s1_w1.tif", "ZStep_2/P_A01_s1_w1.tif")
+    with pytest.raises(NamingError) as caught:
+        extend(old, new)
+    assert str(caught.value) == (
+        "site P/A01/1: the manifest of the earlier run has channel 'w1' from ZStep_1/P_A01_s1_w1.tif, but now it is "
+        "channel 'w1' from ZStep_1/P_A01_s1_w1.tif, ZStep_2/P_A01_s1_w1.tif. Restore the files and settings of the "
+        "earlier run, or choose a new output."
+    )
