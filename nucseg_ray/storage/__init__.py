@@ -1,0 +1,1 @@
+"""Files and object stores: listing, fetching, atomic writes, and the ledger of parts."""
