@@ -1,0 +1,1 @@
+"""The network, its losses, the bundle on disk and the predictor. Nothing else imports TensorFlow."""

@@ -1,0 +1,186 @@
+"""The bundle: a folder with ``model.json`` and the weights. Reading one executes nothing and needs no TensorFlow.
+
+Everything that turns pixels into labels is in it (preprocessing, network, label settings), so that training and
+inference cannot drift apart.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nucseg_ray.errors import MissingInputError, ModelError
+from nucseg_ray.imaging.labels import LabelVariant, labels_from_dict
+from nucseg_ray.imaging.normalise import Normalisation, normalisation_from_dict
+from nucseg_ray.model.architecture import Architecture, architecture_from_dict
+
+FORMAT = 1
+MODEL_JSON = "model.json"
+WEIGHTS = "weights.npz"
+_DECIDES_RESULTS = ("format", "architecture", "normalisation", "labels", "files")
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A model on disk: its network, its preprocessing, its way to labels, and where it came from."""
+
+    folder: Path
+    architecture: Architecture
+    normalisation: Normalisation
+    labels: LabelVariant
+    training: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+    fingerprint: str
+
+    def weights(self) -> dict[str, NDArray[np.float32]]:
+        """Read the weights, by name.
+
+        Raises
+        ------
+        ModelError
+            The file is not a plain archive of arrays.
+        """
+        return read_arrays(self.folder / WEIGHTS)
+
+
+def write_bundle(
+    folder: Path,
+    weights: Mapping[str, NDArray[np.generic]],
+    *,
+    architecture: Architecture,
+    normalisation: Normalisation,
+    labels: LabelVariant,
+    training: Mapping[str, Any],
+) -> Bundle:
+    """Write a bundle; ``model.json`` comes last, so that a folder without one is no bundle."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_arrays(folder / WEIGHTS, {name: np.asarray(array, np.float32) for name, array in weights.items()})
+    _write_json(
+        folder / MODEL_JSON,
+        {
+            "format": FORMAT,
+            "architecture": architecture.to_dict(),
+            "normalisation": normalisation.to_dict(),
+            "labels": labels.to_dict(),
+            "training": dict(training),
+            "metrics": {},
+            "versions": _versions(),
+            "files": {WEIGHTS: _sha256(folder / WEIGHTS)},
+        },
+    )
+    return read_bundle(folder)
+
+
+def record_metrics(folder: Path, metrics: Mapping[str, Any]) -> None:
+    """Put the scores of a model into its ``model.json``; its fingerprint stays the same."""
+    stored = json.loads((folder / MODEL_JSON).read_text(encoding="utf-8"))
+    _write_json(folder / MODEL_JSON, {**stored, "metrics": dict(metrics)})
+
+
+def read_bundle(folder: Path) -> Bundle:
+    """Read and check a bundle.
+
+    Raises
+    ------
+    MissingInputError
+        There is no bundle in the folder.
+    ModelError
+        It is of another format, incomplete, or its files are not those it was written with.
+    """
+    path = folder / MODEL_JSON
+    if not path.is_file():
+        raise MissingInputError(f"{folder}: no model bundle there (expected a folder with {MODEL_JSON} in it)")
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelError(f"{path}: not readable as JSON ({error}); copy the bundle again") from error
+    if not isinstance(stored, dict) or stored.get("format") != FORMAT:
+        found = stored.get("format") if isinstance(stored, dict) else type(stored).__name__
+        raise ModelError(f"{path}: expected a bundle of format {FORMAT}, found {found!r}; use a matching version")
+    missing = {*_DECIDES_RESULTS, "training", "metrics"} - set(stored)
+    if missing:
+        raise ModelError(f"{path}: {sorted(missing)} missing; copy the bundle again")
+    _check_files(folder, stored["files"])
+    try:
+        architecture = architecture_from_dict(stored["architecture"])
+        normalisation = normalisation_from_dict(stored["normalisation"])
+        labels = labels_from_dict(stored["labels"])
+    except ValueError as error:
+        raise ModelError(f"{path}: {error}") from error
+    if labels.map_names != architecture.map_names:
+        raise ModelError(
+            f"{path}: the labels need the maps {labels.map_names}, the network gives {architecture.map_names}"
+        )
+    return Bundle(
+        folder=folder,
+        architecture=architecture,
+        normalisation=normalisation,
+        labels=labels,
+        training=stored["training"],
+        metrics=stored["metrics"],
+        fingerprint=_fingerprint(stored),
+    )
+
+
+def write_arrays(path: Path, arrays: Mapping[str, NDArray[np.generic]]) -> None:
+    """Write arrays by name as an uncompressed ``.npz``, atomically."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("wb") as file:
+        np.savez(file, allow_pickle=False, **dict(arrays))
+    os.replace(temporary, path)
+
+
+def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """Read what :func:`write_arrays` wrote. Pickled objects are refused.
+
+    Raises
+    ------
+    ModelError
+        The file is not such an archive.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+    except (ValueError, OSError, zipfile.BadZipFile) as error:
+        raise ModelError(f"{path}: expected an archive of plain arrays; {error}") from error
+
+
+def _check_files(folder: Path, files: Any) -> None:
+    if not isinstance(files, dict) or set(files) != {WEIGHTS}:
+        raise ModelError(f"{folder / MODEL_JSON}: expected it to name the file {WEIGHTS} and no other")
+    for name, expected in files.items():
+        path = folder / name
+        if not path.is_file():
+            raise MissingInputError(f"{path}: missing from the bundle; copy the whole folder again")
+        if _sha256(path) != expected:
+            raise ModelError(f"{path}: its SHA-256 is not the one in {MODEL_JSON}; the file was altered or cut short")
+
+
+def _fingerprint(stored: Mapping[str, Any]) -> str:
+    decisive = json.dumps({key: stored[key] for key in _DECIDES_RESULTS}, sort_keys=True)
+    return hashlib.sha256(decisive.encode()).hexdigest()[:16]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _versions() -> dict[str, str]:
+    return {name: importlib.metadata.version(name) for name in ("nucseg_ray", "ray", "tensorflow", "numpy")}

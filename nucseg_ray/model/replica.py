@@ -1,0 +1,116 @@
+"""One training worker's network: steps, shared state, and sums over all workers.
+
+Every method marked *collective* must be called by every worker equally often, or the others wait for ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+import tf_keras
+from numpy.typing import NDArray
+
+from nucseg_ray.model.architecture import Architecture
+from nucseg_ray.model.losses import maps_loss
+from nucseg_ray.model.unet import Weights, build_unet, get_weights, set_weights
+
+OPTIMISER_PREFIX = "optimiser/"
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """The learning rate: a linear warm-up, then half a cosine down to nothing (Loshchilov & Hutter 2017)."""
+
+    learning_rate: float
+    warmup_steps: int
+    total_steps: int
+
+
+class Replica:
+    """The network on this worker, kept equal to those of the other workers by TensorFlow's own strategy."""
+
+    def __init__(self, architecture: Architecture, weights: Weights, *, schedule: Schedule, n_workers: int) -> None:
+        """Build the network with the weights given; with several workers, join them (*collective*)."""
+        # The strategy reads TF_CONFIG, which Ray Train set; it must come before any other use of TensorFlow.
+        self._strategy = tf.distribute.MultiWorkerMirroredStrategy() if n_workers > 1 else tf.distribute.get_strategy()
+        self._n_workers = n_workers
+        with self._strategy.scope():
+            self._model = build_unet(architecture)
+            rate = tf_keras.optimizers.schedules.CosineDecay(
+                initial_learning_rate=schedule.learning_rate / 100,
+                decay_steps=max(1, schedule.total_steps - schedule.warmup_steps),
+                warmup_target=schedule.learning_rate,
+                warmup_steps=max(1, schedule.warmup_steps),
+            )
+            self._optimiser = tf_keras.optimizers.Adam(rate, clipnorm=1.0)
+            self._optimiser.build(self._model.trainable_variables)
+        set_weights(self._model, weights)
+        # Evaluated outside the strategy: there, a look at batch-norm statistics would be a collective.
+        self._twin = build_unet(architecture)
+        self._forward = tf.function(
+            lambda images: self._twin(tf.cast(images, tf.float32) / 255.0, training=False), reduce_retracing=True
+        )
+        self._distributed_step = tf.function(self._run_step, reduce_retracing=True)
+
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate of the last step."""
+        return float(self._optimiser.learning_rate.numpy())
+
+    def train_step(self, images: NDArray[np.uint8], targets: NDArray[np.uint8]) -> tf.Tensor:
+        """Take one step on this worker's part of the batch; give its loss, a scalar tensor (*collective*)."""
+        return self._distributed_step(tf.convert_to_tensor(images), tf.convert_to_tensor(targets))
+
+    def state(self) -> dict[str, NDArray[np.generic]]:
+        """Give weights and optimiser state, by name (*collective*)."""
+        arrays: dict[str, NDArray[np.generic]] = dict(get_weights(self._model))
+        for number, variable in enumerate(self._optimiser.variables):
+            arrays[f"{OPTIMISER_PREFIX}{number:04d}"] = np.asarray(variable.numpy())
+        return arrays
+
+    def restore(self, state: Mapping[str, NDArray[np.generic]]) -> None:
+        """Go on from what :meth:`state` gave."""
+        set_weights(self._model, network_weights(state))
+        for number, variable in enumerate(self._optimiser.variables):
+            variable.assign(state[f"{OPTIMISER_PREFIX}{number:04d}"])
+
+    def show(self, weights: Mapping[str, NDArray[np.generic]]) -> None:
+        """Set the weights that :meth:`evaluate` uses."""
+        set_weights(self._twin, weights)
+
+    def evaluate(self, images: NDArray[np.uint8], targets: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], float]:
+        """Predict maps ``(N, H, W, M)`` uint8 and the mean loss, on this worker alone."""
+        logits = self._forward(tf.convert_to_tensor(images))
+        loss = maps_loss(tf.cast(targets, tf.float32) / 255.0, logits)
+        maps = tf.cast(tf.round(tf.sigmoid(logits) * 255.0), tf.uint8)
+        return maps.numpy(), float(loss.numpy())
+
+    def sum_over_workers(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Add up an array over all workers (*collective*)."""
+        if self._n_workers == 1:
+            return values
+        local = self._strategy.run(tf.identity, args=(tf.constant(values, tf.float64),))
+        return np.asarray(self._strategy.reduce(tf.distribute.ReduceOp.SUM, local, axis=None).numpy())
+
+    def _run_step(self, images: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+        return self._strategy.run(self._step, args=(images, targets))
+
+    def _step(self, images: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+        with tf.GradientTape() as tape:
+            logits = self._model(tf.cast(images, tf.float32) / 255.0, training=True)
+            loss = maps_loss(tf.cast(targets, tf.float32) / 255.0, logits)
+            # The optimiser adds up the gradients of all workers: each gives its share of the mean.
+            share = loss / self._n_workers
+        variables = self._model.trainable_variables
+        self._optimiser.apply_gradients(zip(tape.gradient(share, variables), variables, strict=True))
+        return loss
+
+
+def network_weights(state: Mapping[str, NDArray[np.generic]]) -> Weights:
+    """Give the weights of the network out of a training state."""
+    return {
+        name: np.asarray(array, np.float32) for name, array in state.items() if not name.startswith(OPTIMISER_PREFIX)
+    }
