@@ -1,0 +1,111 @@
+"""The settings of every run: one definition makes the flags, ``--help``, the checks and what ``run.json`` records."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+
+class Settings(BaseModel):
+    """Base of all settings: frozen, and nothing unknown is accepted."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TrainSettings(Settings):
+    """Train a MobileNetV2 U-Net on labelled images.
+
+    Example: python jobs/train.py --data stage1_train --index index.csv --validation-fold 0 --output model
+    """
+
+    data: str = Field(description="folder of labelled images: <id>/images + <id>/masks, or images/ + masks/")
+    output: str = Field(description="new folder for the model bundle, scores and pictures")
+    index: str | None = Field(None, description="CSV with a row an image: ImageId and any of group, kind, fold")
+    validation_fold: int | None = Field(None, description="validate on this fold of the index", ge=0)
+    validation_fraction: float = Field(0.2, description="part of the images to validate on, without folds", gt=0, lt=1)
+
+    maps: Literal["distance", "foreground"] = Field(
+        "distance", description="predict nucleus and distance to its border, or the foreground alone"
+    )
+    normalisation: Literal["percentile", "full-range"] = Field(
+        "percentile", description="stretch the 1st and 99.8th percentile to [0, 1], or divide by 255 or 65535"
+    )
+    encoder_weights: str = Field("imagenet", description="imagenet, none, or the path of a Keras no-top HDF5 file")
+
+    epochs: int = Field(20, description="how many epochs at most", ge=1)
+    crops_per_epoch: int = Field(2000, description="training crops an epoch", ge=1)
+    crop_px: int = Field(256, description="side of a training crop, in pixels", ge=64, multiple_of=32)
+    batch_size: int = Field(16, description="crops a step, over all workers together", ge=1)
+    learning_rate: float = Field(2e-3, description="highest learning rate, after the warm-up", gt=0)
+    patience: int = Field(10, description="stop after so many epochs without a better validation score", ge=1)
+    seed: int = Field(0, description="seed of everything random", ge=0)
+
+    workers: int = Field(1, description="training workers; one GPU each with --use-gpu", ge=1)
+    use_gpu: bool = Field(False, description="train on GPUs")
+    cpus_per_worker: float = Field(1.0, description="CPUs that Ray reserves for each worker", gt=0)
+    threads_per_worker: int = Field(2, description="TensorFlow's threads in each worker", ge=1)
+    max_restarts: int = Field(3, description="how often a dead worker is replaced before the run fails", ge=0)
+    pictures: int = Field(6, description="validation images shown before and after training", ge=1)
+
+
+class PredictSettings(Settings):
+    """Segment a plate or a folder of images.
+
+    Example: python jobs/predict.py --model model --input plate --channel w1 --output segmented
+    """
+
+    input: str = Field(description="folder of images, or a plate as the microscope wrote it")
+    output: str = Field(description="folder for masks and tables; a rerun goes on where the last one stopped")
+    model: str = Field(description="folder of a model bundle")
+    channel: str | None = Field(None, description="channel to segment, as the file names have it")
+    scheme: str | None = Field(None, description="how files are named, where looking is not enough to tell")
+    z: str = Field("max", description="max: project the planes of a z-stack; or the number of one plane")
+    masks: Literal["png", "parquet", "both", "none"] = Field("png", description="how label masks are written")
+
+    max_failed: str = Field("0", description="exit with 3 when more sites failed than N, or than P%%")
+    retry_failed: bool = Field(False, description="try the failed sites of earlier runs again")
+    overwrite: bool = Field(False, description="delete what an earlier run left in the output, and start afresh")
+
+    actors: int = Field(1, description="processes that run the network", ge=1)
+    use_gpu: bool = Field(False, description="run the network on GPUs, one an actor")
+    cpus_per_actor: float = Field(1.0, description="CPUs that Ray reserves for each actor", gt=0)
+    threads_per_actor: int = Field(2, description="the network's threads in each actor", ge=1)
+    tile_px: int = Field(1024, description="images longer than this are predicted in tiles", ge=64, multiple_of=32)
+    overlap_px: int = Field(128, description="overlap of tiles", ge=0)
+    sites_per_part: int = Field(16, description="sites that are read, segmented and committed together", ge=1)
+
+    @field_validator("max_failed")
+    @classmethod
+    def _is_count_or_share(cls, value: str) -> str:
+        if not re.fullmatch(r"\d+|\d+(\.\d+)?%", value):
+            raise ValueError("expected a number of sites such as 3, or a share such as 5%")
+        return value
+
+    @field_validator("z")
+    @classmethod
+    def _is_max_or_plane(cls, value: str) -> str:
+        if value != "max" and not value.isdigit():
+            raise ValueError("expected max, or the number of a plane such as 2")
+        return value
+
+
+class EvaluateSettings(Settings):
+    """Score a model on labelled images, or masks that are on disk against the truth.
+
+    Example: python jobs/evaluate.py --model model --data stage1_train --index index.csv --fold 0 --output scores
+    """
+
+    output: str = Field(description="folder for scores.json, the table of images and the picture")
+    model: str | None = Field(None, description="folder of a model bundle, to score on --data")
+    data: str | None = Field(None, description="folder of labelled images")
+    index: str | None = Field(None, description="CSV with a row an image: ImageId and any of group, kind, fold")
+    fold: int | None = Field(None, description="score the images of this fold of the index only", ge=0)
+    masks: str | None = Field(None, description="folder of label masks, such as OUT/masks, to score against --truth")
+    truth: str | None = Field(None, description="folder of true label images, named as those in --masks")
+
+    actors: int = Field(1, description="processes that run the network", ge=1)
+    use_gpu: bool = Field(False, description="run the network on GPUs, one an actor")
+    cpus_per_actor: float = Field(1.0, description="CPUs that Ray reserves for each actor", gt=0)
+    threads_per_actor: int = Field(2, description="the network's threads in each actor", ge=1)

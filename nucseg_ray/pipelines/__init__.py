@@ -1,0 +1,1 @@
+"""The runs: training, inference, evaluation. Nothing else imports Ray."""

@@ -1,0 +1,189 @@
+"""A batch run: from a plate or folder of images to masks, the table of nuclei and the ledger."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray.data
+from tqdm import tqdm
+
+from nucseg_ray.config import PredictSettings
+from nucseg_ray.errors import NucsegError, OutputError
+from nucseg_ray.model.bundle import Bundle, read_bundle
+from nucseg_ray.pipelines.account import Account
+from nucseg_ray.pipelines.network import ActorPool, with_maps
+from nucseg_ray.pipelines.progress import duration
+from nucseg_ray.pipelines.run_record import claim_output, clear_output, record_manifest
+from nucseg_ray.pipelines.session import finite_retries
+from nucseg_ray.pipelines.sites import Sink, finish_batch, read_batch
+from nucseg_ray.plates.planning import Plan, plan
+from nucseg_ray.storage.lease import Lease
+from nucseg_ray.storage.ledger import begin_run, committed_stems, done_keys, drop_failed, outcome_counts, sweep
+from nucseg_ray.storage.listing import list_files
+from nucseg_ray.storage.locations import Location
+from nucseg_ray.storage.parts import new_run_id
+from nucseg_ray.storage.schemas import KEY_NAMES
+
+MANIFEST_KEYS = ("plate", "well", "site", "timepoint")
+SECONDS_BETWEEN_LINES = 10.0
+UNMATCHED_SHOWN = 3
+logger = logging.getLogger(__name__)
+
+
+def run_predict(settings: PredictSettings) -> Account:
+    """Segment every site that has no outcome yet, and give the account. Ray must be running.
+
+    Raises
+    ------
+    NucsegError
+        The input, the model or the output cannot be used. What was committed stays.
+    """
+    root, out = Location(settings.input), Location(settings.output)
+    bundle = read_bundle(Path(Location(settings.model).path))
+    actors = ActorPool(
+        actors=settings.actors,
+        cpus=settings.cpus_per_actor,
+        threads=settings.threads_per_actor,
+        use_gpu=settings.use_gpu,
+        tile_px=settings.tile_px,
+        overlap_px=settings.overlap_px,
+    )
+    actors.check()
+    planned = plan(
+        list_files(root), root_name=root.name, channel=settings.channel, scheme=settings.scheme, z=settings.z
+    )
+    _log_plan(planned, root)
+    with Lease(out) as lease:
+        if settings.overwrite:
+            clear_output(out)
+        claim_output(out, _decisive(settings, planned, bundle, root), settings=settings.model_dump())
+        manifest = record_manifest(out, planned.manifest)
+        if settings.retry_failed:
+            drop_failed(out)
+        accepted = committed_stems(out)
+        run_id = new_run_id()
+        begin_run(out, run_id, accepted)
+        pending, n_done = _pending(manifest, done_keys(out, accepted))
+        if pending.num_rows == 0:
+            logger.info("nothing to do: all %d sites were done before", manifest.num_rows)
+        else:
+            sink = Sink(out, run_id, settings.masks)
+            _stream(pending, root=root, bundle=bundle, actors=actors, sink=sink, settings=settings)
+        lease.check()
+        sweep(out, run_id, accepted)
+        account = Account(sites=manifest.num_rows, done_before=n_done, **outcome_counts(out))
+    if not account.is_balanced:
+        raise NucsegError(f"{out}: the account does not balance ({account}); run the same command again")
+    return account
+
+
+def _decisive(settings: PredictSettings, planned: Plan, bundle: Bundle, root: Location) -> dict[str, str | int]:
+    """Give everything that a mask depends on."""
+    channels = set(planned.manifest.column("channel").to_pylist())
+    return {
+        "input": root.uri,
+        "scheme": planned.scheme,
+        "channel": next(iter(channels), ""),
+        "z": settings.z,
+        "masks": settings.masks,
+        "model": bundle.fingerprint,
+        "tile_px": settings.tile_px,
+        "overlap_px": settings.overlap_px,
+    }
+
+
+def _log_plan(planned: Plan, root: Location) -> None:
+    manifest = planned.manifest
+    plates, wells = (len(pc.unique(manifest.column(name))) for name in ("plate", "well"))
+    channel = f", channel {manifest.column('channel')[0].as_py()}" if planned.channels else ""
+    logger.info(
+        "%s: names of scheme %s%s; %d sites, %d plates, %d wells",
+        root,
+        planned.scheme,
+        channel,
+        manifest.num_rows,
+        plates,
+        wells,
+    )
+    if planned.unmatched:
+        shown = ", ".join(planned.unmatched[:UNMATCHED_SHOWN])
+        logger.warning(
+            "%d image files do not follow the scheme and are left out, such as %s", len(planned.unmatched), shown
+        )
+
+
+def _pending(manifest: pa.Table, done: pa.Table) -> tuple[pa.Table, int]:
+    """Give the rows of the manifest without an outcome, in its order, and how many have one."""
+    known = set(zip(*(done.column(name).to_pylist() for name in KEY_NAMES), strict=True))
+    keys = zip(*(manifest.column(name).to_pylist() for name in MANIFEST_KEYS), strict=True)
+    is_pending = [key not in known for key in keys]
+    return manifest.filter(pa.array(is_pending, pa.bool_())), is_pending.count(False)
+
+
+def _blocks(pending: pa.Table, sites_per_part: int) -> list[pa.Table]:
+    """Cut the pending rows into blocks of one plate each: a block becomes a part."""
+    plates = pending.column("plate").to_pylist()
+    starts = [0]
+    for row in range(1, len(plates)):
+        if plates[row] != plates[row - 1] or row - starts[-1] == sites_per_part:
+            starts.append(row)
+    return [pending.slice(start, stop - start) for start, stop in zip(starts, [*starts[1:], len(plates)], strict=True)]
+
+
+def _stream(
+    pending: pa.Table, *, root: Location, bundle: Bundle, actors: ActorPool, sink: Sink, settings: PredictSettings
+) -> None:
+    blocks = _blocks(pending, settings.sites_per_part)
+    with finite_retries() as tasks:
+        read = ray.data.from_arrow(blocks).map_batches(
+            read_batch, fn_kwargs={"root": root}, batch_format="pyarrow", batch_size=None, **tasks
+        )
+        predicted = with_maps(read, model=str(bundle.folder), pool=actors)
+        finished = predicted.map_batches(
+            finish_batch,
+            fn_kwargs={"variant": bundle.labels, "sink": sink},
+            batch_format="pyarrow",
+            batch_size=None,
+            **tasks,
+        )
+    finished.context.enable_progress_bars = False
+    for counts in _shown(_counts(finished), total=pending.num_rows):
+        if counts["output_error"]:
+            raise OutputError(counts["output_error"])
+
+
+def _counts(finished: ray.data.Dataset) -> Iterator[dict[str, int | str | None]]:
+    for batch in finished.iter_batches(batch_size=None, batch_format="pyarrow"):
+        yield from batch.to_pylist()
+
+
+def _shown(parts: Iterable[dict[str, int | str | None]], *, total: int) -> Iterator[dict[str, int | str | None]]:
+    """Pass the counts of committed parts on, and show how far the run is: a bar on a terminal, lines in a log."""
+    began = spoken = time.monotonic()
+    seen: Counter[str] = Counter()
+    with tqdm(total=total, unit="site", disable=not sys.stderr.isatty()) as bar:
+        for part in parts:
+            yield part
+            for name in ("segmented", "empty", "failed", "n_nuclei"):
+                seen[name] += int(part[name] or 0)
+            done = seen["segmented"] + seen["empty"] + seen["failed"]
+            bar.update(done - bar.n)
+            now = time.monotonic()
+            if bar.disable and (now - spoken >= SECONDS_BETWEEN_LINES or done == total):
+                spoken = now
+                left = (now - began) / done * (total - done)
+                logger.info(
+                    "%d of %d sites, %d nuclei, %d failed; %s to go",
+                    done,
+                    total,
+                    seen["n_nuclei"],
+                    seen["failed"],
+                    duration(left),
+                )

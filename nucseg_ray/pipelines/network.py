@@ -1,0 +1,107 @@
+"""The actor that runs the network, and how many of it a run may have."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import ray
+import ray.data
+
+from nucseg_ray.errors import UsageError
+from nucseg_ray.imaging.labels import LabelVariant
+from nucseg_ray.pipelines.rows import array_fields, pack, to_table, unpack
+from nucseg_ray.pipelines.session import finite_retries
+
+# What an actor needs for TensorFlow, the weights and the activations of one tile. Being a reservation that reading
+# tasks do not share, it also keeps Ray from fusing the reading of files into the actor.
+ACTOR_MEMORY_BYTES = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class ActorPool:
+    """Processes that hold the network, and what each of them takes of the cluster."""
+
+    actors: int
+    cpus: float
+    threads: int
+    use_gpu: bool
+    tile_px: int = 1024
+    overlap_px: int = 128
+
+    def check(self) -> None:
+        """Refuse a pool that leaves no CPU for reading and labelling: the run would wait for ever.
+
+        Raises
+        ------
+        UsageError
+            The cluster lacks the CPUs or GPUs.
+        """
+        resources = ray.cluster_resources()
+        cpus, gpus = resources.get("CPU", 0), resources.get("GPU", 0)
+        wanted = self.actors * self.cpus
+        if wanted > cpus - 1:
+            raise UsageError(
+                f"--actors {self.actors} with --cpus-per-actor {self.cpus:g} take {wanted:g} of the cluster's "
+                f"{cpus:g} CPUs and leave less than one for reading and labelling; lower --cpus-per-actor (it "
+                "reserves, it does not limit: see --threads-per-actor)"
+            )
+        if self.use_gpu and self.actors > gpus:
+            raise UsageError(f"--use-gpu with --actors {self.actors}: the cluster has {gpus:g} GPUs")
+
+
+def with_maps(sites: ray.data.Dataset, *, model: str, pool: ActorPool) -> ray.data.Dataset:
+    """Plan to predict the maps of every row that has an ``image``; the three ``maps`` columns are added.
+
+    A row whose image cannot be predicted gets its reason in ``error``.
+    """
+    with finite_retries(actors=True) as retries:
+        return sites.map_batches(
+            MapActor,
+            fn_constructor_kwargs={"model": model, "pool": pool},
+            compute=ray.data.ActorPoolStrategy(size=pool.actors),
+            batch_format="pyarrow",
+            batch_size=None,
+            num_cpus=pool.cpus,
+            num_gpus=1 if pool.use_gpu else 0,
+            memory=ACTOR_MEMORY_BYTES,
+            **retries,
+        )
+
+
+class MapActor:
+    """Holds a loaded model; turns tables with images into tables with maps."""
+
+    def __init__(self, *, model: str, pool: ActorPool) -> None:
+        """Load the model, once."""
+        from nucseg_ray.model.segmenter import Segmenter, Tiling
+
+        tiling = Tiling(tile_px=pool.tile_px, overlap_px=pool.overlap_px)
+        self._segmenter = Segmenter.load(model, threads=pool.threads, tiling=tiling)
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """Add the maps of each image; the rest of the table stays as it is."""
+        rows = []
+        errors = table.column("error").to_pylist()
+        for row in range(table.num_rows):
+            image = unpack("image", table, row)
+            maps = None
+            if image is not None:
+                try:
+                    maps = self._segmenter.maps(image)
+                except Exception as error:  # one image that breaks the network is a row, not the end of the run
+                    errors[row] = f"predict: {type(error).__name__}: {error}"
+            rows.append(pack("maps", maps))
+        maps_table = to_table(rows, pa.schema(array_fields("maps")))
+        errors_column = table.schema.get_field_index("error")
+        table = table.set_column(errors_column, "error", pa.array(errors, pa.string()))
+        for field in maps_table.schema:
+            table = table.append_column(field, maps_table.column(field.name))
+        return table
+
+
+def labels_of(variant: LabelVariant, table: pa.Table, row: int) -> Any:
+    """Label one row's maps; None where it has none."""
+    maps = unpack("maps", table, row)
+    return None if maps is None else variant.label(maps)

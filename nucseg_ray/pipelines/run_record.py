@@ -1,0 +1,108 @@
+"""What an output was made with: ``run.json`` and ``manifest.parquet``, written before the first site.
+
+An output holds results of one model with one set of settings. A run that would mix in others is refused.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from nucseg_ray.errors import MissingInputError, NamingError, OutputError, OutputMismatchError
+from nucseg_ray.plates.planning import extend
+from nucseg_ray.storage.atomic import write_json, write_table
+from nucseg_ray.storage.fetch import fetch_bytes
+from nucseg_ray.storage.locations import Location
+
+FORMAT = 1
+RUN_JSON, MANIFEST_PARQUET = "run.json", "manifest.parquet"
+# In this order an output is cleared: a site stops counting before it loses anything, and as long as anything is left
+# run.json still says what made it.
+TREE = ("sites", "nuclei", "masks", "runs")
+FILES = (MANIFEST_PARQUET, "latest_run.json", RUN_JSON)
+
+
+def claim_output(out: Location, decisive: Mapping[str, Any], *, settings: Mapping[str, Any]) -> None:
+    """Record what the output is made with, or check that it is the same as before.
+
+    Raises
+    ------
+    OutputMismatchError
+        It was made with something else; names what differs. Or it holds files of another kind.
+    """
+    stored = _read(out)
+    wanted = {"format": FORMAT, **decisive}
+    if stored is None:
+        _refuse_foreign(out)
+        write_json(out / RUN_JSON, {"made_with": wanted, "settings": dict(settings)})
+        return
+    made_with = stored.get("made_with", {})
+    different = sorted(name for name in {*wanted, *made_with} if wanted.get(name) != made_with.get(name))
+    if different:
+        told = "; ".join(f"{name}: {made_with.get(name)!r} there, {wanted.get(name)!r} asked for" for name in different)
+        raise OutputMismatchError(
+            f"{out}: was made with other settings ({told}); name another --output, or start it afresh with --overwrite"
+        )
+
+
+def clear_output(out: Location) -> None:
+    """Delete what an earlier run wrote, and nothing else."""
+    for name in TREE:
+        folder = out / name
+        if folder.fs.exists(folder.path):
+            folder.fs.rm(folder.path, recursive=True)
+    for name in FILES:
+        file = out / name
+        if file.fs.exists(file.path):
+            file.fs.rm_file(file.path)
+
+
+def record_manifest(out: Location, planned: pa.Table) -> pa.Table:
+    """Write the manifest, or extend the one that is there by the new sites; gives the whole.
+
+    Raises
+    ------
+    OutputMismatchError
+        A site that is known there would now be read from other files.
+    """
+    try:
+        before = pq.read_table(pa.BufferReader(fetch_bytes(out / MANIFEST_PARQUET)))
+    except MissingInputError:
+        write_table(out / MANIFEST_PARQUET, planned)
+        return planned
+    try:
+        manifest = extend(before, planned)
+    except NamingError as error:
+        raise OutputMismatchError(f"{out}: {error}") from error
+    if manifest.num_rows != before.num_rows:
+        write_table(out / MANIFEST_PARQUET, manifest)
+    return manifest
+
+
+def _read(out: Location) -> dict[str, Any] | None:
+    try:
+        stored = json.loads(fetch_bytes(out / RUN_JSON))
+    except MissingInputError:
+        return None
+    except ValueError as error:
+        raise OutputError(
+            f"{out / RUN_JSON}: not readable as JSON; restore it, or start afresh with --overwrite"
+        ) from error
+    if not isinstance(stored, dict):
+        raise OutputError(f"{out / RUN_JSON}: expected an object; restore it, or start afresh with --overwrite")
+    return stored
+
+
+def _refuse_foreign(out: Location) -> None:
+    """Refuse a folder with results but without their record: nobody knows what they were made with."""
+    for name in ("sites", "nuclei"):
+        folder = out / name
+        if folder.fs.exists(folder.path):
+            raise OutputMismatchError(
+                f"{out}: holds {name}/ but no {RUN_JSON}, so it is not known what made it; name another --output, or "
+                "start it afresh with --overwrite"
+            )

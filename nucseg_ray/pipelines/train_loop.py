@@ -1,0 +1,231 @@
+"""What each training worker does: steps, a score after every epoch, a checkpoint with the history in it."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+import ray.train
+from numpy.typing import NDArray
+
+from nucseg_ray.imaging.labels import LabelVariant
+from nucseg_ray.imaging.metrics import THRESHOLDS, Matches, bowl_score, match, pool
+from nucseg_ray.model.architecture import Architecture
+from nucseg_ray.model.bundle import read_arrays, write_arrays
+from nucseg_ray.pipelines.progress import duration
+
+STATE, BEST, PICTURES, HISTORY = "state.npz", "best.npz", "pictures.npz", "history.json"
+EVALUATION_BATCH = 16
+SECONDS_BETWEEN_LINES = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class LoopPlan:
+    """Everything a worker needs to know. ``batch_size`` is one worker's share; ``board`` takes lines of progress."""
+
+    architecture: Architecture
+    labels: LabelVariant
+    weights: Any
+    epochs: int
+    steps_per_epoch: int
+    batch_size: int
+    learning_rate: float
+    patience: int
+    threads: int
+    pictures: int
+    board: Any
+
+
+def train_worker(config: dict[str, Any]) -> None:
+    """Train on this worker; Ray Train calls it on all of them."""
+    # TensorFlow is loaded here, in the worker, and nowhere else in a training run.
+    from nucseg_ray.model.replica import Replica, Schedule
+    from nucseg_ray.model.threads import limit_threads
+
+    plan: LoopPlan = config["plan"]
+    context = ray.train.get_context()
+    limit_threads(plan.threads)
+    total_steps = plan.epochs * plan.steps_per_epoch
+    replica = Replica(
+        plan.architecture,
+        ray.get(plan.weights),
+        schedule=Schedule(plan.learning_rate, warmup_steps=min(200, total_steps // 10), total_steps=total_steps),
+        n_workers=context.get_world_size(),
+    )
+    validation = _Validation(replica, plan, rank=context.get_world_rank(), n_workers=context.get_world_size())
+    loop = _Loop(plan, replica, validation, leads=context.get_world_rank() == 0)
+    loop.run()
+
+
+class _Validation:
+    """One worker's share of the validation crops, in memory, and the score over all of them."""
+
+    def __init__(self, replica: Any, plan: LoopPlan, *, rank: int, n_workers: int) -> None:
+        self._replica = replica
+        self._plan = plan
+        shard = ray.train.get_dataset_shard("validation")
+        batches = list(shard.iter_batches(batch_size=EVALUATION_BATCH, batch_format="numpy"))
+        crops = {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
+        order = np.argsort(crops["number"])
+        self.shown = {name: crops[name][order][: plan.pictures] for name in ("image", "targets", "labels")}
+        mine = order[rank::n_workers]
+        self._crops = {name: array[mine] for name, array in crops.items()}
+
+    def predict_shown(self) -> NDArray[np.uint8]:
+        """Predict the maps of the crops that the pictures show."""
+        maps, _ = self._replica.evaluate(self.shown["image"], self.shown["targets"])
+        return maps
+
+    def score(self) -> dict[str, float]:
+        """Score the weights shown to the replica; sums over all workers, so every worker must call it."""
+        matches: list[Matches] = []
+        loss = 0.0
+        for start in range(0, len(self._crops["image"]), EVALUATION_BATCH):
+            part = {name: array[start : start + EVALUATION_BATCH] for name, array in self._crops.items()}
+            maps, mean_loss = self._replica.evaluate(part["image"], part["targets"])
+            loss += mean_loss * len(maps)
+            predicted = [self._plan.labels.label(each) for each in maps]
+            matches += [match(truth, labels) for truth, labels in zip(part["labels"], predicted, strict=True)]
+        pooled = pool(matches) if matches else None
+        n_own = len(matches)
+        counts = np.concatenate(
+            [
+                [n_own, loss, bowl_score(matches) * n_own if matches else 0.0],
+                *((pooled.tp, pooled.fp, pooled.fn) if pooled else np.zeros((3, len(THRESHOLDS)))),
+            ]
+        ).astype(np.float64)
+        total = self._replica.sum_over_workers(counts)
+        n_images, loss_sum, score_sum = total[:3]
+        tp, fp, fn = total[3:].reshape(3, -1)[:, 0]
+        return {
+            "validation_loss": float(loss_sum / n_images),
+            "validation_ap50": float(tp / max(1.0, tp + fp + fn)),
+            "validation_score": float(score_sum / n_images),
+        }
+
+
+class _Loop:
+    """Epochs with their reports; begins where the last checkpoint ended."""
+
+    def __init__(self, plan: LoopPlan, replica: Any, validation: _Validation, *, leads: bool) -> None:
+        self._plan = plan
+        self._replica = replica
+        self._validation = validation
+        self._leads = leads
+        self._history: list[dict[str, float]] = []
+        self._best: dict[str, NDArray[Any]] | None = None
+        self._pictures: dict[str, NDArray[Any]] = {}
+
+    def run(self) -> None:
+        checkpoint = ray.train.get_checkpoint()
+        if checkpoint is None:
+            self._pictures = {**self._validation.shown, "before": self._validation_before()}
+        else:
+            with checkpoint.as_directory() as folder:
+                self._restore(Path(folder))
+            self._say(f"going on after epoch {len(self._history)}")
+        batches = self._batches()
+        for epoch in range(len(self._history) + 1, self._plan.epochs + 1):
+            row = self._train_epoch(epoch, batches)
+            state = self._replica.state()
+            row |= self._score(state)
+            self._history.append(row)
+            self._report(state)
+            if self._has_stalled():
+                self._say(f"no better score in {self._plan.patience} epochs: stopped early")
+                return
+
+    def _validation_before(self) -> NDArray[np.uint8]:
+        from nucseg_ray.model.replica import network_weights
+
+        self._replica.show(network_weights(self._replica.state()))
+        return self._validation.predict_shown()
+
+    def _batches(self) -> Iterator[Mapping[str, NDArray[np.uint8]]]:
+        shard = ray.train.get_dataset_shard("train")
+        return iter(
+            shard.iter_batches(
+                batch_size=self._plan.batch_size, batch_format="numpy", drop_last=True, prefetch_batches=4
+            )
+        )
+
+    def _train_epoch(self, epoch: int, batches: Iterator[Mapping[str, NDArray[np.uint8]]]) -> dict[str, float]:
+        started = spoken = time.monotonic()
+        losses = []
+        waited = 0.0
+        for step in range(1, self._plan.steps_per_epoch + 1):
+            asked = time.monotonic()
+            batch = next(batches)
+            waited += time.monotonic() - asked
+            losses.append(self._replica.train_step(batch["image"], batch["targets"]))
+            now = time.monotonic()
+            if now - spoken >= SECONDS_BETWEEN_LINES:
+                spoken = now
+                self._say_step(epoch, step, float(losses[-1]), seconds=now - started)
+        return {
+            "epoch": epoch,
+            "train_loss": float(np.mean([float(loss) for loss in losses])),
+            "learning_rate": self._replica.learning_rate,
+            "seconds": time.monotonic() - started,
+            "waiting_seconds": waited,
+        }
+
+    def _score(self, state: Mapping[str, NDArray[Any]]) -> dict[str, float]:
+        from nucseg_ray.model.replica import network_weights
+
+        started = time.monotonic()
+        weights = network_weights(state)
+        self._replica.show(weights)
+        scores = self._validation.score()
+        if all(scores["validation_score"] > row["validation_score"] for row in self._history):
+            self._best = dict(weights)
+            if self._leads:
+                self._pictures["after"] = self._validation.predict_shown()
+        return {**scores, "validation_seconds": time.monotonic() - started}
+
+    def _report(self, state: Mapping[str, NDArray[Any]]) -> None:
+        row = self._history[-1]
+        if not self._leads:
+            ray.train.report(row)
+            return
+        left = (self._plan.epochs - len(self._history)) * (row["seconds"] + row["validation_seconds"])
+        self._say(
+            f"epoch {len(self._history)}/{self._plan.epochs}: loss {row['train_loss']:.4f}, "
+            f"validation loss {row['validation_loss']:.4f}, AP@0.5 {row['validation_ap50']:.3f}, "
+            f"score {row['validation_score']:.3f}, {duration(row['seconds'])}; {duration(left)} to go"
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            self._save(Path(folder), state)
+            ray.train.report(row, checkpoint=ray.train.Checkpoint.from_directory(folder))
+
+    def _save(self, folder: Path, state: Mapping[str, NDArray[Any]]) -> None:
+        write_arrays(folder / STATE, state)
+        write_arrays(folder / BEST, self._best or {})
+        write_arrays(folder / PICTURES, self._pictures)
+        (folder / HISTORY).write_text(json.dumps(self._history), encoding="utf-8")
+
+    def _restore(self, folder: Path) -> None:
+        self._replica.restore(read_arrays(folder / STATE))
+        self._best = read_arrays(folder / BEST)
+        self._pictures = read_arrays(folder / PICTURES)
+        self._history = json.loads((folder / HISTORY).read_text(encoding="utf-8"))
+
+    def _has_stalled(self) -> bool:
+        scores = [row["validation_score"] for row in self._history]
+        return len(scores) - 1 - int(np.argmax(scores)) >= self._plan.patience
+
+    def _say_step(self, epoch: int, step: int, loss: float, *, seconds: float) -> None:
+        of = self._plan.steps_per_epoch
+        left = seconds / step * (of - step + (self._plan.epochs - epoch) * of)
+        self._say(f"epoch {epoch}/{self._plan.epochs}, step {step}/{of}, loss {loss:.4f}; {duration(left)} to go")
+
+    def _say(self, line: str) -> None:
+        if self._leads:
+            self._plan.board.say.remote(line)
