@@ -87,6 +87,8 @@ def _connect() -> None:
     # Ray will stop hiding GPUs from tasks that ask for none, and warns until told that we know.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # Ray's C++ side warns of things that its own datasets do; what matters comes as an exception.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     from nucseg_ray.pipelines.session import connect
 
     connect()

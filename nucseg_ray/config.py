@@ -32,7 +32,10 @@ class TrainSettings(Settings):
     normalisation: Literal["percentile", "full-range"] = Field(
         "percentile", description="stretch the 1st and 99.8th percentile to [0, 1], or divide by 255 or 65535"
     )
-    encoder_weights: str = Field("imagenet", description="imagenet, none, or the path of a Keras no-top HDF5 file")
+    encoder_weights: str = Field(
+        "imagenet",
+        description="imagenet or the path of a Keras no-top HDF5 file: a frozen encoder; none: train it from scratch",
+    )
 
     epochs: int = Field(20, description="how many epochs at most", ge=1)
     crops_per_epoch: int = Field(2000, description="training crops an epoch", ge=1)

@@ -32,13 +32,21 @@ class Schedule:
 class Replica:
     """The network on this worker, kept equal to those of the other workers by TensorFlow's own strategy."""
 
-    def __init__(self, architecture: Architecture, weights: Weights, *, schedule: Schedule, n_workers: int) -> None:
+    def __init__(
+        self,
+        architecture: Architecture,
+        weights: Weights,
+        *,
+        schedule: Schedule,
+        n_workers: int,
+        trains_encoder: bool = False,
+    ) -> None:
         """Build the network with the weights given; with several workers, join them (*collective*)."""
         # The strategy reads TF_CONFIG, which Ray Train set; it must come before any other use of TensorFlow.
         self._strategy = tf.distribute.MultiWorkerMirroredStrategy() if n_workers > 1 else tf.distribute.get_strategy()
         self._n_workers = n_workers
         with self._strategy.scope():
-            self._model = build_unet(architecture)
+            self._model = build_unet(architecture, trains_encoder=trains_encoder)
             rate = tf_keras.optimizers.schedules.CosineDecay(
                 initial_learning_rate=schedule.learning_rate / 100,
                 decay_steps=max(1, schedule.total_steps - schedule.warmup_steps),

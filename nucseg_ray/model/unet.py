@@ -1,6 +1,6 @@
 """The MobileNetV2 U-Net in TensorFlow.
 
-Encoder: MobileNetV2 (Sandler et al. 2018, arXiv:1801.04381), its layers frozen and its batch norm in inference mode.
+Encoder: MobileNetV2 (Sandler et al. 2018, arXiv:1801.04381).
 Decoder: a U-Net (Ronneberger et al. 2015, arXiv:1505.04597) up to half the image's sides; from there a depth-to-space
 head (Shi et al. 2016, arXiv:1609.05158) gives maps at full size without the dearest layers.
 """
@@ -25,16 +25,17 @@ NORM_MOMENTUM = 0.95
 Weights = dict[str, NDArray[np.float32]]
 
 
-def build_unet(architecture: Architecture) -> tf_keras.Model:
+def build_unet(architecture: Architecture, *, trains_encoder: bool = False) -> tf_keras.Model:
     """Build the network, weights random: ``(N, H, W, 3)`` float32 in [0, 1] to logits ``(N, H, W, maps)``.
 
-    Height and width are free multiples of 32.
+    Height and width are free multiples of 32. The encoder is frozen, and its batch norm in inference mode, unless it is
+    to be trained too.
     """
     image = layers.Input((None, None, 3), name="image")
     base = tf_keras.applications.MobileNetV2(input_shape=(None, None, 3), include_top=False, weights=None)
     encoder = tf_keras.Model(base.input, [base.get_layer(tap).output for tap in TAPS], name="encoder")
-    encoder.trainable = False
-    half, quarter, eighth, sixteenth, deepest = encoder(image * 2.0 - 1.0, training=False)
+    encoder.trainable = trains_encoder
+    half, quarter, eighth, sixteenth, deepest = encoder(image * 2.0 - 1.0, training=None if trains_encoder else False)
     x = deepest
     skips = (sixteenth, eighth, quarter, half)
     for level, skip in enumerate(skips):

@@ -43,6 +43,10 @@ class SynthesisAccount:
     folder: str
     table: str
 
+    def __str__(self) -> str:
+        """Give the last line of a run."""
+        return f"{self.n_sites} images, {self.n_empty} of them empty, {self.n_nuclei} nuclei in {self.folder}"
+
 
 def run_synthesize(settings: SynthesizeSettings, *, blocks: int | None = None) -> SynthesisAccount:
     """Draw and write what the settings ask for; Ray must be running.

@@ -33,6 +33,7 @@ class LoopPlan:
     architecture: Architecture
     labels: LabelVariant
     weights: Any
+    trains_encoder: bool
     epochs: int
     steps_per_epoch: int
     batch_size: int
@@ -58,6 +59,7 @@ def train_worker(config: dict[str, Any]) -> None:
         ray.get(plan.weights),
         schedule=Schedule(plan.learning_rate, warmup_steps=min(200, total_steps // 10), total_steps=total_steps),
         n_workers=context.get_world_size(),
+        trains_encoder=plan.trains_encoder,
     )
     validation = _Validation(replica, plan, rank=context.get_world_rank(), n_workers=context.get_world_size())
     loop = _Loop(plan, replica, validation, leads=context.get_world_rank() == 0)

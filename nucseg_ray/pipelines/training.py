@@ -213,6 +213,8 @@ def _fit(
             architecture=architecture,
             labels=variant,
             weights=weights,
+            # Random features would be of no use frozen.
+            trains_encoder=settings.encoder_weights == "none",
             epochs=settings.epochs,
             steps_per_epoch=steps,
             batch_size=settings.batch_size // settings.workers,
