@@ -45,16 +45,16 @@ test: env  ## all tests but the slow ones (at most 10 minutes on 2 cores)
 test-slow: env  ## the slow tests (at most an hour on 2 cores)
 	$(PY) -m pytest -m slow --durations=15
 
-demo: env  ## synthetic plate: make it, train on its like, segment it, score it; a few minutes
+demo: env  ## draw a training set and a plate, train, segment, score; a few minutes
 	rm -rf $(DEMO)
-	$(PY) jobs/synthesize.py --output $(DEMO)/training --layout paired --sites 96 --seed 1
-	$(PY) jobs/synthesize.py --output $(DEMO)/plate --scheme imagexpress --wells 24 --seed 2
-	$(PY) jobs/train.py --input $(DEMO)/training --output $(DEMO)/model --encoder-weights none
-	$(PY) jobs/predict.py --model $(DEMO)/model --input $(DEMO)/plate/images --output $(DEMO)/segmented
-	$(PY) jobs/evaluate.py --predicted $(DEMO)/segmented --truth $(DEMO)/plate/truth --output $(DEMO)/scores
+	$(PY) jobs/synthesize.py --output $(DEMO)/training --kind training --images 96 --seed 1
+	$(PY) jobs/synthesize.py --output $(DEMO)/plate --kind plate --plate demo --scheme imagexpress --wells 24 --empty-wells 3 --seed 2
+	$(PY) jobs/train.py --data $(DEMO)/training --output $(DEMO)/model --encoder-weights none --epochs 4 --crops-per-epoch 480
+	$(PY) jobs/predict.py --input $(DEMO)/plate/demo --output $(DEMO)/segmented --model $(DEMO)/model
+	$(PY) jobs/evaluate.py --masks $(DEMO)/segmented/masks --truth $(DEMO)/plate/truth --output $(DEMO)/scores
 	@echo "masks     $(DEMO)/segmented/masks"
-	@echo "table     $(DEMO)/segmented/nuclei"
-	@echo "pictures  $(DEMO)/model, $(DEMO)/scores"
+	@echo "tables    $(DEMO)/segmented/nuclei, $(DEMO)/segmented/sites"
+	@echo "pictures  $(DEMO)/model/learning_curves.png, $(DEMO)/model/before_after.png, $(DEMO)/scores/ap_curve.png"
 
 lock: env  ## resolve requirements.lock anew from pyproject.toml, for Python 3.11 to 3.13 alike
 	$(PY) -m pip install --quiet uv
