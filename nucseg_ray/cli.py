@@ -6,7 +6,7 @@ import argparse
 import difflib
 import types
 from collections.abc import Sequence
-from typing import Any, NoReturn, TypeVar, Union, get_args, get_origin
+from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin
 
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
@@ -63,13 +63,14 @@ def _add_flag(parser: argparse.ArgumentParser, name: str, field: FieldInfo) -> N
     options: dict[str, Any] = {"metavar": _metavar(annotation)}
     if get_origin(annotation) is tuple:
         options["nargs"] = len(get_args(annotation))
+    if get_origin(annotation) is Literal and all(isinstance(choice, int) for choice in get_args(annotation)):
+        options["type"] = int  # pydantic takes the text "8" for an int, but not for the literal 8
     parser.add_argument(flag(name), required=field.is_required(), default=None, help=text, **options)
 
 
 def _metavar(annotation: Any) -> str:
-    choices = get_args(annotation)
-    if choices and all(isinstance(choice, str) for choice in choices):
-        return "|".join(choices)
+    if get_origin(annotation) is Literal:
+        return "|".join(map(str, get_args(annotation)))
     if get_origin(annotation) is tuple:
         return "N"
     return {int: "N", float: "X"}.get(annotation, "TEXT")

@@ -76,11 +76,14 @@ def _draw_scale(augmentation: Augmentation, rng: np.random.Generator) -> float:
 def _draw_window(
     height: int, width: int, *, crop_px: int, scale: float, rng: np.random.Generator
 ) -> tuple[float, float]:
-    """Give the top left corner (y, x) of the window in image coordinates; centred along a side that it exceeds."""
+    """Give the top left corner (y, x) of the window in whole pixels; centred along a side that it exceeds.
+
+    Between pixels, interpolation would smooth the noise that the network meets in images as they are.
+    """
     side = crop_px / scale
     y0 = rng.uniform(0, height - side) if height > side else (height - side) / 2
     x0 = rng.uniform(0, width - side) if width > side else (width - side) / 2
-    return float(y0), float(x0)
+    return float(round(y0)), float(round(x0))
 
 
 def _cut(plane: NDArray[np.uint8], window: tuple[float, float], *, crop_px: int, scale: float) -> NDArray[np.uint8]:

@@ -141,11 +141,11 @@ def join_masks(masks: Iterable[NDArray[np.uint8] | NDArray[np.uint16]], *, shape
 def labels_from_mask(mask: NDArray[np.uint8] | NDArray[np.uint16]) -> Labels:
     """Turn one mask ``(H, W)`` into labels ``(H, W) int32``, consecutive.
 
-    A mask of two values (0 and 1, or 0 and 255) is split into its 8-connected components; anything else is taken for
-    a label image and renumbered in the order of its values.
+    A mask of 0 and one of 1, 255 and 65535 (or of one of these alone) is split into its 8-connected components;
+    anything else is taken for a label image and renumbered in the order of its values.
     """
     values, inverse = np.unique(mask, return_inverse=True)
-    if len(values) <= 2 and values[-1] in (0, 1, 255):
+    if set(values[:-1].tolist()) <= {0} and values[-1] in (0, 1, 255, 65_535):
         _, components = cv2.connectedComponents((mask > 0).astype(np.uint8), connectivity=8)
         return components.astype(np.int32)
     numbers = inverse.reshape(mask.shape).astype(np.int32)

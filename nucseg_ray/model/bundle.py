@@ -115,7 +115,7 @@ def read_bundle(folder: Path) -> Bundle:
         architecture = architecture_from_dict(stored["architecture"])
         normalisation = normalisation_from_dict(stored["normalisation"])
         labels = labels_from_dict(stored["labels"])
-    except ValueError as error:
+    except (ValueError, TypeError) as error:  # an entry of another JSON type than was written
         raise ModelError(f"{path}: {error}") from error
     if labels.map_names != architecture.map_names:
         raise ModelError(
@@ -149,9 +149,9 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
         The file is not such an archive.
     """
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
-    except (ValueError, OSError, zipfile.BadZipFile) as error:
+    except (ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise ModelError(f"{path}: expected an archive of plain arrays; {error}") from error
 
 

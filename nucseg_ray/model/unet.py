@@ -35,6 +35,10 @@ def build_unet(architecture: Architecture, *, trains_encoder: bool = False) -> t
     base = tf_keras.applications.MobileNetV2(input_shape=(None, None, 3), include_top=False, weights=None)
     encoder = tf_keras.Model(base.input, [base.get_layer(tap).output for tap in TAPS], name="encoder")
     encoder.trainable = trains_encoder
+    if trains_encoder:
+        for layer in encoder.layers:
+            if isinstance(layer, layers.BatchNormalization):
+                layer.momentum = NORM_MOMENTUM
     half, quarter, eighth, sixteenth, deepest = encoder(image * 2.0 - 1.0, training=None if trains_encoder else False)
     x = deepest
     skips = (sixteenth, eighth, quarter, half)

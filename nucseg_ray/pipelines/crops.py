@@ -1,12 +1,15 @@
-"""The stream of training crops: prepared images in the object store, drawn, cut and augmented by seeded tasks.
+"""The training crops: prepared images in the object store, drawn, cut and augmented by seeded tasks.
 
 Which image a crop shows, and how it is changed, depends on the run's seed, the epoch and the number of the crop within
-it, and on nothing else: not on the layout of blocks, not on which task ran first, not on a restart.
+it, and on nothing else: not on the layout of blocks, not on which task ran first, not on the number of workers, not on
+a restart. Each worker asks for its batches by number, a few ahead: plain Ray tasks. (Ray Data's split stream gave the
+same crops, but to whichever worker came first, and its coordinator took half a core of two.)
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,8 +24,9 @@ from nucseg_ray.imaging.codecs import as_rgb
 from nucseg_ray.imaging.labels import LabelVariant
 from nucseg_ray.imaging.normalise import Normalisation
 from nucseg_ray.pipelines.rows import array_fields, pack, to_table, unpack
+from nucseg_ray.pipelines.session import MOST_RETRIES
 
-CROPS_PER_TASK = 32
+BATCHES_AHEAD = 4
 _PREPARED_SCHEMA = pa.schema(
     [
         pa.field("image_id", pa.string()),
@@ -61,6 +65,20 @@ class CropPlan:
     augmentation: Augmentation
 
 
+@dataclass(frozen=True, slots=True)
+class Share:
+    """The part of each batch that one worker takes: ``size`` crops, ``rank`` of ``workers``."""
+
+    size: int
+    rank: int
+    workers: int
+
+    def crops(self, step: int) -> range:
+        """Give the numbers of the worker's crops in a step."""
+        first = (step * self.workers + self.rank) * self.size
+        return range(first, first + self.size)
+
+
 def prepare(samples: ray.data.Dataset, *, normalisation: Normalisation, labels: LabelVariant) -> Prepared:
     """Normalise the images and build their targets, once; keep both in the object store."""
     prepared = samples.map_batches(
@@ -85,24 +103,28 @@ def prepare(samples: ray.data.Dataset, *, normalisation: Normalisation, labels: 
     )
 
 
-def crop_stream(prepared: Prepared, plan: CropPlan, *, first_epoch: int, epochs: int) -> ray.data.Dataset:
-    """Plan the crops of the epochs from ``first_epoch`` to before ``epochs``, one row a crop, in their order."""
-    n_crops = (epochs - first_epoch) * plan.crops_per_epoch
-    numbers = ray.data.range(n_crops, override_num_blocks=max(1, n_crops // CROPS_PER_TASK))
-    return numbers.map_batches(
-        _render_batch,
-        fn_kwargs={"prepared": prepared, "plan": plan, "first_epoch": first_epoch},
-        batch_format="numpy",
-        batch_size=None,
-    )
+def crop_batches(
+    prepared: Any, plan: CropPlan, share: Share, *, first_step: int, steps: int
+) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
+    """Give one worker's share of every batch from ``first_step`` to before ``steps``: images and targets.
+
+    ``prepared`` is a reference to a :class:`Prepared`. Tasks draw some batches ahead. The shares of all workers make up
+    the same batch whatever their number.
+    """
+    ahead: deque[Any] = deque()
+    for step in range(first_step, steps):
+        ahead.append(_render.remote(prepared, plan, share.crops(step)))
+        if len(ahead) > BATCHES_AHEAD:
+            yield ray.get(ahead.popleft())
+    while ahead:
+        yield ray.get(ahead.popleft())
 
 
-def validation_crops(prepared: Prepared, *, crop_px: int) -> ray.data.Dataset:
-    """Plan the centre crop of every image, with targets and labels."""
-    numbers = ray.data.range(len(prepared.rows), override_num_blocks=max(1, len(prepared.rows) // CROPS_PER_TASK))
-    return numbers.map_batches(
-        _centre_batch, fn_kwargs={"prepared": prepared, "crop_px": crop_px}, batch_format="numpy", batch_size=None
-    )
+def validation_crops(prepared: Prepared, *, crop_px: int, numbers: Iterable[int]) -> tuple[NDArray[Any], ...]:
+    """Give the centre crops of some images: images, targets and labels, each stacked."""
+    cut = [centre_crop(*_arrays(prepared, number), crop_px=crop_px) for number in numbers]
+    image, targets, labels = (np.stack(planes) for planes in zip(*cut, strict=True))
+    return image, targets, labels
 
 
 def draw_epoch(kinds: Sequence[str], *, n_crops: int, seed: int, epoch: int) -> NDArray[np.int64]:
@@ -153,15 +175,18 @@ def _summarise(block: pa.Table) -> dict[str, Any]:
     }
 
 
-def _render_batch(
-    batch: dict[str, NDArray[Any]], *, prepared: Prepared, plan: CropPlan, first_epoch: int
-) -> dict[str, NDArray[Any]]:
+@ray.remote(num_cpus=1, max_retries=MOST_RETRIES)
+def _render(prepared: Prepared, plan: CropPlan, crops: range) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    return render(prepared, plan, crops)
+
+
+def render(prepared: Prepared, plan: CropPlan, crops: Iterable[int]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Draw crops by their numbers in the whole run: ``(N, crop_px, crop_px, 3)`` and ``(..., M)`` uint8."""
     kinds = [kind for _, kind, _, _ in prepared.rows]
     drawn: dict[int, NDArray[np.int64]] = {}
     images, targets = [], []
-    for number in batch["id"].tolist():
+    for number in crops:
         epoch, slot = divmod(number, plan.crops_per_epoch)
-        epoch += first_epoch
         if epoch not in drawn:
             drawn[epoch] = draw_epoch(kinds, n_crops=plan.crops_per_epoch, seed=plan.seed, epoch=epoch)
         image, target, _ = _arrays(prepared, int(drawn[epoch][slot]))
@@ -169,18 +194,11 @@ def _render_batch(
         pixels, truth = crop(image, target, crop_px=plan.crop_px, augmentation=plan.augmentation, rng=rng)
         images.append(pixels)
         targets.append(truth)
-    return {"image": np.stack(images), "targets": np.stack(targets)}
-
-
-def _centre_batch(batch: dict[str, NDArray[Any]], *, prepared: Prepared, crop_px: int) -> dict[str, NDArray[Any]]:
-    numbers = batch["id"].tolist()
-    cut = [centre_crop(*_arrays(prepared, number), crop_px=crop_px) for number in numbers]
-    image, targets, labels = (np.stack(planes) for planes in zip(*cut, strict=True))
-    return {"number": np.asarray(numbers), "image": image, "targets": targets, "labels": labels}
+    return np.stack(images), np.stack(targets)
 
 
 def _arrays(prepared: Prepared, number: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """Get image, targets and labels out of the object store, without a copy."""
+    """Get image, targets and labels out of the object store; nothing but these is copied."""
     _, _, block, row = prepared.rows[number]
     table = ray.get(prepared.blocks[block])
     image, targets, labels = (unpack(name, table, row) for name in ("image", "targets", "labels"))

@@ -35,7 +35,10 @@ def pack(name: str, array: NDArray[np.generic] | None) -> dict[str, Any]:
 
 
 def unpack(name: str, table: pa.Table, row: int) -> NDArray[Any] | None:
-    """Get an array back, read-only and without a copy; None where the row has none."""
+    """Get an array back, the caller's own; None where the row has none.
+
+    Arrow copies the bytes of this one value, which aligns them: what lies in a column begins at any byte.
+    """
     value = table.column(name)[row]
     if not value.is_valid:
         return None
@@ -64,6 +67,6 @@ def _binary_column(buffers: Sequence[Any]) -> pa.Array:
     for buffer, start, stop in zip(buffers, offsets, offsets[1:], strict=False):
         if buffer is not None:
             joined[start:stop] = np.frombuffer(buffer, np.uint8)
-    valid = np.packbits([buffer is not None for buffer in buffers], bitorder="little")
+    valid = np.packbits(np.array([buffer is not None for buffer in buffers], bool), bitorder="little")
     parts = [pa.py_buffer(valid), pa.py_buffer(offsets), pa.py_buffer(joined)]
     return pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(buffers), parts)

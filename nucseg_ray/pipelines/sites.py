@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from nucseg_ray.errors import DecodeError, InputError, OutputError
+from nucseg_ray.errors import DecodeError, InputError, NucsegError
 from nucseg_ray.imaging.codecs import decode_image, encode_label_png
 from nucseg_ray.imaging.labels import LabelVariant
 from nucseg_ray.imaging.measure import measure
@@ -79,7 +79,7 @@ def finish_batch(table: pa.Table, *, variant: LabelVariant, sink: Sink) -> pa.Ta
     output_error = None
     try:
         _write(sites, sink)
-    except OutputError as error:
+    except NucsegError as error:  # a part that cannot be read back is an InputError
         output_error = str(error)
     outcomes = [site.row["outcome"] for site in sites]
     counts = {name: outcomes.count(name) for name in ("segmented", "empty", "failed")}

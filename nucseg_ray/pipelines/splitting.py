@@ -29,7 +29,12 @@ def split_samples(
             "group; add images"
         )
     splitter = GroupShuffleSplit(n_splits=1, test_size=fraction, random_state=seed)
-    train, validation = next(splitter.split(samples, groups=groups))
+    try:
+        train, validation = next(splitter.split(samples, groups=groups))
+    except ValueError as error:
+        raise UsageError(
+            f"--validation-fraction {fraction}: leaves none of {len(set(groups))} groups to train on; lower it"
+        ) from error
     return [samples[i] for i in train], [samples[i] for i in validation]
 
 

@@ -19,21 +19,30 @@ from nucseg_ray.imaging.labels import LabelVariant
 from nucseg_ray.imaging.metrics import THRESHOLDS, Matches, bowl_score, match, pool
 from nucseg_ray.model.architecture import Architecture
 from nucseg_ray.model.bundle import read_arrays, write_arrays
+from nucseg_ray.pipelines.crops import CropPlan, Share, crop_batches, validation_crops
 from nucseg_ray.pipelines.progress import duration
 
 STATE, BEST, PICTURES, HISTORY = "state.npz", "best.npz", "pictures.npz", "history.json"
 EVALUATION_BATCH = 16
 SECONDS_BETWEEN_LINES = 15.0
+Batches = Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]
 
 
 @dataclass(frozen=True, slots=True)
 class LoopPlan:
-    """Everything a worker needs to know. ``batch_size`` is one worker's share; ``board`` takes lines of progress."""
+    """Everything a worker needs to know.
+
+    ``weights``, ``train`` and ``validation`` refer to the weights to begin with and to the :class:`Prepared` images.
+    ``batch_size`` is one worker's share; ``board`` takes lines of progress.
+    """
 
     architecture: Architecture
     labels: LabelVariant
     weights: Any
     trains_encoder: bool
+    train: Any
+    validation: Any
+    crops: CropPlan
     epochs: int
     steps_per_epoch: int
     batch_size: int
@@ -62,8 +71,8 @@ def train_worker(config: dict[str, Any]) -> None:
         trains_encoder=plan.trains_encoder,
     )
     validation = _Validation(replica, plan, rank=context.get_world_rank(), n_workers=context.get_world_size())
-    loop = _Loop(plan, replica, validation, leads=context.get_world_rank() == 0)
-    loop.run()
+    share = Share(plan.batch_size, rank=context.get_world_rank(), workers=context.get_world_size())
+    _Loop(plan, replica, validation, share).run()
 
 
 class _Validation:
@@ -72,29 +81,33 @@ class _Validation:
     def __init__(self, replica: Any, plan: LoopPlan, *, rank: int, n_workers: int) -> None:
         self._replica = replica
         self._plan = plan
-        shard = ray.train.get_dataset_shard("validation")
-        batches = list(shard.iter_batches(batch_size=EVALUATION_BATCH, batch_format="numpy"))
-        crops = {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
-        order = np.argsort(crops["number"])
-        self.shown = {name: crops[name][order][: plan.pictures] for name in ("image", "targets", "labels")}
-        mine = order[rank::n_workers]
-        self._crops = {name: array[mine] for name, array in crops.items()}
+        prepared = ray.get(plan.validation)
+        numbers = range(len(prepared.rows))
+        self._mine = validation_crops(prepared, crop_px=plan.crops.crop_px, numbers=numbers[rank::n_workers])
+        self._shown = validation_crops(prepared, crop_px=plan.crops.crop_px, numbers=numbers[: plan.pictures])
+
+    @property
+    def shown(self) -> dict[str, NDArray[Any]]:
+        """The crops that the pictures show."""
+        image, _, labels = self._shown
+        return {"image": image, "labels": labels}
 
     def predict_shown(self) -> NDArray[np.uint8]:
         """Predict the maps of the crops that the pictures show."""
-        maps, _ = self._replica.evaluate(self.shown["image"], self.shown["targets"])
+        image, targets, _ = self._shown
+        maps, _ = self._replica.evaluate(image, targets)
         return maps
 
     def score(self) -> dict[str, float]:
         """Score the weights shown to the replica; sums over all workers, so every worker must call it."""
         matches: list[Matches] = []
         loss = 0.0
-        for start in range(0, len(self._crops["image"]), EVALUATION_BATCH):
-            part = {name: array[start : start + EVALUATION_BATCH] for name, array in self._crops.items()}
-            maps, mean_loss = self._replica.evaluate(part["image"], part["targets"])
+        for start in range(0, len(self._mine[0]), EVALUATION_BATCH):
+            image, targets, labels = (array[start : start + EVALUATION_BATCH] for array in self._mine)
+            maps, mean_loss = self._replica.evaluate(image, targets)
             loss += mean_loss * len(maps)
             predicted = [self._plan.labels.label(each) for each in maps]
-            matches += [match(truth, labels) for truth, labels in zip(part["labels"], predicted, strict=True)]
+            matches += [match(truth, found) for truth, found in zip(labels, predicted, strict=True)]
         pooled = pool(matches) if matches else None
         n_own = len(matches)
         counts = np.concatenate(
@@ -116,11 +129,12 @@ class _Validation:
 class _Loop:
     """Epochs with their reports; begins where the last checkpoint ended."""
 
-    def __init__(self, plan: LoopPlan, replica: Any, validation: _Validation, *, leads: bool) -> None:
+    def __init__(self, plan: LoopPlan, replica: Any, validation: _Validation, share: Share) -> None:
         self._plan = plan
         self._replica = replica
         self._validation = validation
-        self._leads = leads
+        self._share = share
+        self._leads = share.rank == 0
         self._history: list[dict[str, float]] = []
         self._best: dict[str, NDArray[Any]] | None = None
         self._pictures: dict[str, NDArray[Any]] = {}
@@ -150,23 +164,25 @@ class _Loop:
         self._replica.show(network_weights(self._replica.state()))
         return self._validation.predict_shown()
 
-    def _batches(self) -> Iterator[Mapping[str, NDArray[np.uint8]]]:
-        shard = ray.train.get_dataset_shard("train")
-        return iter(
-            shard.iter_batches(
-                batch_size=self._plan.batch_size, batch_format="numpy", drop_last=True, prefetch_batches=4
-            )
+    def _batches(self) -> Batches:
+        per_epoch = self._plan.steps_per_epoch
+        return crop_batches(
+            self._plan.train,
+            self._plan.crops,
+            self._share,
+            first_step=len(self._history) * per_epoch,
+            steps=self._plan.epochs * per_epoch,
         )
 
-    def _train_epoch(self, epoch: int, batches: Iterator[Mapping[str, NDArray[np.uint8]]]) -> dict[str, float]:
+    def _train_epoch(self, epoch: int, batches: Batches) -> dict[str, float]:
         started = spoken = time.monotonic()
         losses = []
         waited = 0.0
         for step in range(1, self._plan.steps_per_epoch + 1):
             asked = time.monotonic()
-            batch = next(batches)
+            images, targets = next(batches)
             waited += time.monotonic() - asked
-            losses.append(self._replica.train_step(batch["image"], batch["targets"]))
+            losses.append(self._replica.train_step(images, targets))
             now = time.monotonic()
             if now - spoken >= SECONDS_BETWEEN_LINES:
                 spoken = now

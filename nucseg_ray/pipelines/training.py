@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import ray
-import ray.data
 import ray.train
 
 from nucseg_ray.config import TrainSettings
@@ -25,7 +24,7 @@ from nucseg_ray.imaging.labels import DistanceLabels, ForegroundLabels, LabelVar
 from nucseg_ray.imaging.normalise import FullRange, Normalisation, Percentile
 from nucseg_ray.model.architecture import Architecture
 from nucseg_ray.model.bundle import MODEL_JSON, read_arrays, record_metrics, write_bundle
-from nucseg_ray.pipelines.crops import CropPlan, Prepared, crop_stream, prepare, validation_crops
+from nucseg_ray.pipelines.crops import CropPlan, Prepared, prepare
 from nucseg_ray.pipelines.evaluation import log_scores, score_model, write_scores
 from nucseg_ray.pipelines.network import ActorPool
 from nucseg_ray.pipelines.progress import duration, relayed_board
@@ -193,21 +192,6 @@ def _fit(
 
     train, validation = prepared
     steps = settings.crops_per_epoch // settings.batch_size
-    crops = CropPlan(
-        crops_per_epoch=steps * settings.batch_size,
-        crop_px=settings.crop_px,
-        seed=settings.seed,
-        augmentation=Augmentation(),
-    )
-    # A name that was used before would make Ray Train resume that run silently.
-    name = f"run-{uuid.uuid4().hex[:8]}"
-    storage = Path(Location(settings.output).path) / CHECKPOINTS
-
-    def stream() -> ray.data.Dataset:
-        """Draw the epochs still to come; Ray Train asks at every start of the workers, so also after a death."""
-        return crop_stream(train, crops, first_epoch=_epochs_done(storage / name), epochs=settings.epochs)
-
-    _quiet_data()
     with relayed_board() as board:
         plan = LoopPlan(
             architecture=architecture,
@@ -215,6 +199,14 @@ def _fit(
             weights=weights,
             # Random features would be of no use frozen.
             trains_encoder=settings.encoder_weights == "none",
+            train=ray.put(train),
+            validation=ray.put(validation),
+            crops=CropPlan(
+                crops_per_epoch=steps * settings.batch_size,
+                crop_px=settings.crop_px,
+                seed=settings.seed,
+                augmentation=Augmentation(),
+            ),
             epochs=settings.epochs,
             steps_per_epoch=steps,
             batch_size=settings.batch_size // settings.workers,
@@ -227,22 +219,8 @@ def _fit(
         trainer = TensorflowTrainer(
             train_worker,
             train_loop_config={"plan": plan},
-            scaling_config=ray.train.ScalingConfig(
-                num_workers=settings.workers,
-                use_gpu=settings.use_gpu,
-                resources_per_worker={
-                    "CPU": settings.cpus_per_worker,
-                    **({"GPU": 1} if settings.use_gpu else {}),
-                },
-            ),
-            run_config=ray.train.RunConfig(
-                name=name,
-                storage_path=str(storage),
-                failure_config=ray.train.FailureConfig(max_failures=settings.max_restarts),
-                checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
-            ),
-            datasets={"train": stream, "validation": validation_crops(validation, crop_px=settings.crop_px)},
-            dataset_config=ray.train.DataConfig(datasets_to_split=["train"]),
+            scaling_config=_scaling(settings),
+            run_config=_run_config(settings),
         )
         result = trainer.fit()
     if result.checkpoint is None:
@@ -255,17 +233,23 @@ def _fit(
         )
 
 
-def _quiet_data() -> None:
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    # Crops reach the network in the order they were drawn in, so that a run can be repeated.
-    context.execution_options.preserve_order = True
+def _scaling(settings: TrainSettings) -> ray.train.ScalingConfig:
+    gpus = {"GPU": 1} if settings.use_gpu else {}
+    return ray.train.ScalingConfig(
+        num_workers=settings.workers,
+        use_gpu=settings.use_gpu,
+        resources_per_worker={"CPU": settings.cpus_per_worker, **gpus},
+    )
 
 
-def _epochs_done(run: Path) -> int:
-    """Count the epochs of the newest checkpoint of a run."""
-    histories = sorted(run.glob(f"checkpoint_*/{HISTORY}"))
-    return max((len(json.loads(path.read_text(encoding="utf-8"))) for path in histories), default=0)
+def _run_config(settings: TrainSettings) -> ray.train.RunConfig:
+    return ray.train.RunConfig(
+        # A name that was used before would make Ray Train resume that run silently.
+        name=f"run-{uuid.uuid4().hex[:8]}",
+        storage_path=str(Path(Location(settings.output).path) / CHECKPOINTS),
+        failure_config=ray.train.FailureConfig(max_failures=settings.max_restarts),
+        checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
+    )
 
 
 def _write_history(output: Path, trained: _Trained, variant: LabelVariant) -> None:

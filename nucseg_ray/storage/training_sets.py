@@ -94,6 +94,9 @@ def _one_file_a_nucleus(paths: Sequence[str]) -> list[Sample]:
             masks[image_id].append(path)
         elif folder in IMAGE_FOLDERS and images.setdefault(image_id, path) != path:
             raise InputError(f"{image_id}: expected one image, found {images[image_id]} and {path}; remove one")
+    lonely = sorted(set(masks) - set(images))
+    if images and lonely:
+        raise InputError(f"{len(lonely)} folders have masks and no image{_examples(lonely)}; add it, or remove them")
     # An image without any mask file is one without nuclei; without a single masks folder it is another layout.
     return [
         Sample(image_id, image, tuple(masks[image_id]), one_mask=False, group=image_id)
@@ -111,7 +114,11 @@ def _one_file_an_image(paths: Sequence[str], root: Location) -> list[Sample]:
             if by_folder[parts[0]].setdefault(stem, path) != path:
                 raise InputError(f"{root}: {by_folder[parts[0]][stem]} and {path} have the same stem; rename one")
     masks = by_folder[MASK_FOLDER]
-    images = {stem: path for folder in IMAGE_FOLDERS for stem, path in by_folder[folder].items()}
+    images: dict[str, str] = {}
+    for folder in IMAGE_FOLDERS:
+        for stem, path in by_folder[folder].items():
+            if images.setdefault(stem, path) != path:
+                raise InputError(f"{root}: {images[stem]} and {path} have the same stem; remove one")
     if not masks or not images:
         return []
     lonely = sorted(set(images) ^ set(masks))
