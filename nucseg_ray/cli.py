@@ -38,6 +38,7 @@ def parse(settings_class: type[SettingsT], argv: Sequence[str], *, prog: str) ->
     )
     for name, field in settings_class.model_fields.items():
         _add_flag(parser, name, field)
+    # What is missing is found last, by the settings: a mistyped flag would else be told as the lack of the right one.
     given, unknown = parser.parse_known_args(argv)
     if unknown:
         raise UsageError(_unknown(unknown[0], settings_class))
@@ -65,7 +66,7 @@ def _add_flag(parser: argparse.ArgumentParser, name: str, field: FieldInfo) -> N
         options["nargs"] = len(get_args(annotation))
     if get_origin(annotation) is Literal and all(isinstance(choice, int) for choice in get_args(annotation)):
         options["type"] = int  # pydantic takes the text "8" for an int, but not for the literal 8
-    parser.add_argument(flag(name), required=field.is_required(), default=None, help=text, **options)
+    parser.add_argument(flag(name), default=None, help=f"{text} (required)" if field.is_required() else text, **options)
 
 
 def _metavar(annotation: Any) -> str:
@@ -91,6 +92,7 @@ def _unknown(given: str, settings_class: type[Settings]) -> str:
 
 def _explain(detail: Any) -> str:
     name = flag(str(detail["loc"][0])) if detail["loc"] else "settings"
+    if detail["type"] == "missing":
+        return f"{name} is required; see --help"
     message = str(detail["msg"]).removeprefix("Value error, ")
-    found = "" if detail["type"] == "missing" else f", found {detail['input']!r}"
-    return f"{name}: {message}{found}"
+    return f"{name}: {message}, found {detail['input']!r}"

@@ -178,6 +178,9 @@ def _decode_tiff(data: bytes, *, name: str) -> NDArray[np.generic]:
             n_pages = len(tiff.pages)
             if n_pages == 1:
                 page = tiff.pages[0]
+                ends = [start + size for start, size in zip(page.dataoffsets, page.databytecounts, strict=True)]
+                if max(ends, default=0) > len(data):  # a JPEG segment that is cut short would be decoded in part
+                    raise ValueError(f"cut short: its pixels end at byte {max(ends)}, the file at {len(data)}")
                 pixels = page.asarray()
                 planar = getattr(page, "planarconfig", 1) == tifffile.PLANARCONFIG.SEPARATE
     except Exception as error:  # tifffile and its codecs raise many types for damaged files

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
@@ -142,6 +142,9 @@ def _join_index(samples: Sequence[Sample], data: bytes, *, name: str) -> list[Sa
         raise InputError(f"{name}: expected a column {' or '.join(_ID_COLUMNS)}, found {', '.join(columns) or 'none'}")
     group, kind, fold = (_first(columns, names) for names in (_GROUP_COLUMNS, _KIND_COLUMNS, _FOLD_COLUMNS))
     by_id = {row[id_column]: row for row in rows}
+    if len(by_id) != len(rows):
+        counts = Counter(row[id_column] for row in rows)
+        raise InputError(f"{name}: {counts.most_common(1)[0][0]!r} has several rows; expected one an image")
     unknown = [sample.image_id for sample in samples if sample.image_id not in by_id]
     if unknown:
         raise InputError(
