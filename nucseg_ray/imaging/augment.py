@@ -21,7 +21,7 @@ class Augmentation:
     blur_sigma_px: float = 1.5
     noise_sigma: float = 0.06
     probability: float = 0.4
-    empty_probability: float = 0.02
+    empty_probability: float = 0.04
 
 
 NO_AUGMENTATION = Augmentation(
@@ -139,12 +139,18 @@ def _add_noise(pixels: NDArray[np.uint8], sigma: float, *, grey: bool, rng: np.r
 
 
 def _empty_crop(crop_px: int, n_maps: int, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Give an image of background and noise, rough or smooth, with nothing in it: what an empty well looks like."""
-    noise = rng.standard_normal((crop_px, crop_px), np.float32)
-    smoothing = rng.uniform(0, 3)
-    if smoothing > 0.5:
-        noise = cv2.GaussianBlur(noise, (0, 0), smoothing)
+    """Give an image of background and noise with nothing in it: what an empty well looks like.
+
+    Grey or in colour, the noise rough or smooth, up to the contrast that stretching percentiles gives it.
+    """
+    n_channels = int(rng.choice([1, 3]))
+    noise = rng.standard_normal((crop_px, crop_px, n_channels), np.float32)
+    smoothing = rng.uniform(-1, 4)
+    if smoothing > 0.3:
+        noise = cv2.GaussianBlur(noise, (0, 0), smoothing).reshape(noise.shape)
         noise /= max(float(noise.std()), 1e-6)
-    level, sigma = rng.uniform(0, 0.5), rng.uniform(0, 0.15)
-    pixels = np.clip((level + sigma * noise) * 255, 0, 255).astype(np.uint8)
-    return np.repeat(pixels[:, :, None], 3, axis=2), np.zeros((crop_px, crop_px, n_maps), np.uint8)
+    level = rng.uniform(0, 0.9, n_channels).astype(np.float32)
+    slope = np.linspace(-0.5, 0.5, crop_px, dtype=np.float32)[:, None, None] * rng.uniform(-0.3, 0.3)
+    pixels = np.clip((level + slope + rng.uniform(0, 0.25) * noise) * 255, 0, 255).astype(np.uint8)
+    grey = np.repeat(pixels, 3, axis=2) if n_channels == 1 else pixels
+    return np.ascontiguousarray(grey), np.zeros((crop_px, crop_px, n_maps), np.uint8)
