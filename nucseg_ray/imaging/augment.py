@@ -145,12 +145,14 @@ def _empty_crop(crop_px: int, n_maps: int, rng: np.random.Generator) -> tuple[ND
     """
     n_channels = int(rng.choice([1, 3]))
     noise = rng.standard_normal((crop_px, crop_px, n_channels), np.float32)
-    smoothing = rng.uniform(-1, 4)
+    smoothing = rng.uniform(-1, 2.5)
     if smoothing > 0.3:
         noise = cv2.GaussianBlur(noise, (0, 0), smoothing).reshape(noise.shape)
         noise /= max(float(noise.std()), 1e-6)
-    level = rng.uniform(0, 0.9, n_channels).astype(np.float32)
+    sigma = rng.uniform(0, 0.2)
+    # Not darker than its own noise: clipped at black, smooth noise would look like nuclei out of focus.
+    level = rng.uniform(2.3 * sigma, 0.9, n_channels).astype(np.float32)
     slope = np.linspace(-0.5, 0.5, crop_px, dtype=np.float32)[:, None, None] * rng.uniform(-0.3, 0.3)
-    pixels = np.clip((level + slope + rng.uniform(0, 0.25) * noise) * 255, 0, 255).astype(np.uint8)
+    pixels = np.clip((level + slope + sigma * noise) * 255, 0, 255).astype(np.uint8)
     grey = np.repeat(pixels, 3, axis=2) if n_channels == 1 else pixels
     return np.ascontiguousarray(grey), np.zeros((crop_px, crop_px, n_maps), np.uint8)
