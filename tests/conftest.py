@@ -5,9 +5,13 @@ Importing this file loads neither Ray nor TensorFlow: the quick rooms' tests mus
 
 from __future__ import annotations
 
+import io
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,6 +54,95 @@ def ray_session() -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+TINY_TRAINING: dict[str, Any] = {
+    "encoder_weights": "none",
+    "epochs": 3,
+    "crops_per_epoch": 480,
+    "crop_px": 64,
+    "batch_size": 8,
+    "learning_rate": 3e-3,
+    "pictures": 2,
+}
+TINY_LOOK: dict[str, Any] = {"shape_px": (128, 128), "nuclei": (4, 10), "radius_px": (7.0, 11.0)}
+
+
+@pytest.fixture(scope="session")
+def tiny_set(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of 24 synthetic labelled images, in pairs, of the look ``TINY_LOOK``."""
+    from nucseg_ray.config_synthesize import SynthesizeSettings
+    from nucseg_ray.pipelines.synthesis import run_synthesize
+
+    folder = tmp_path_factory.mktemp("tiny") / "set"
+    run_synthesize(SynthesizeSettings(output=str(folder), layout="paired", images=24, bit_depth=8, seed=7, **TINY_LOOK))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny_set: Path) -> Path:
+    """Everything a short training on ``tiny_set`` wrote: a bundle that finds most nuclei of such images."""
+    from nucseg_ray.config import TrainSettings
+    from nucseg_ray.pipelines.training import run_train
+
+    folder = tiny_set.parent / "model"
+    run_train(TrainSettings(data=str(tiny_set), output=str(folder), **TINY_TRAINING))
+    return folder
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a command ended: its exit code, and its lines on stdout and stderr (logging apart)."""
+
+    code: int
+    printed: list[str]
+    said: list[str]
+
+
+@pytest.fixture(scope="session")
+def call(ray_session: None) -> Callable[..., Ended]:
+    """Call a command such as ``commands.predict`` with its flags, in this process and on the Ray that is running."""
+    from nucseg_ray import commands
+
+    def call_command(command: Callable[[Sequence[str]], int], *flags: str | Path) -> Ended:
+        out, err = io.StringIO(), io.StringIO()
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+            patch.setattr(commands, "_connect", lambda: None)
+            code = command([str(flag) for flag in flags])
+        return Ended(code, out.getvalue().splitlines(), err.getvalue().splitlines())
+
+    return call_command
+
+
+@pytest.fixture(scope="session")
+def plate(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder that holds a synthetic plate ``P1`` of 24 wells, 2 of them empty, and its ``truth``."""
+    from nucseg_ray.config_synthesize import SynthesizeSettings
+    from nucseg_ray.pipelines.synthesis import run_synthesize
+
+    folder = tmp_path_factory.mktemp("plate")
+    run_synthesize(
+        SynthesizeSettings(
+            output=str(folder), kind="plate", plate="P1", wells=24, empty_wells=2, bit_depth=8, seed=3, **TINY_LOOK
+        )
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def segment(tiny_model: Path) -> Callable[..., Any]:
+    """Decode and segment one file with ``tiny_model`` in this process: what a plain loop over files does."""
+    from nucseg_ray.imaging.codecs import decode_image
+    from nucseg_ray.model.segmenter import Segmenter, Tiling
+
+    def segment_file(path: Path, **tiling: int) -> Any:
+        if tuple(tiling.items()) not in loaded:
+            # As many threads as a run's actor has: sums are then added up in the same order.
+            loaded[tuple(tiling.items())] = Segmenter.load(tiny_model, threads=2, tiling=Tiling(**tiling))
+        return loaded[tuple(tiling.items())].segment(decode_image(path.read_bytes(), name=path.name))
+
+    loaded: dict[tuple[tuple[str, int], ...], Segmenter] = {}
+    return segment_file
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

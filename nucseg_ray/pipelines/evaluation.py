@@ -21,6 +21,7 @@ from nucseg_ray.imaging.labels import LabelVariant
 from nucseg_ray.imaging.metrics import THRESHOLDS, Matches, bowl_score, match, pool
 from nucseg_ray.model.bundle import read_bundle
 from nucseg_ray.pipelines.network import ActorPool, labels_of, with_maps
+from nucseg_ray.pipelines.resources import check_room
 from nucseg_ray.pipelines.rows import unpack
 from nucseg_ray.pipelines.samples import read_samples
 from nucseg_ray.report.curves import ap_curve
@@ -128,7 +129,7 @@ def _score_flags_model(settings: EvaluateSettings) -> Scores:
         threads=settings.threads_per_actor,
         use_gpu=settings.use_gpu,
     )
-    actors.check()
+    check_room(process="actor", count=actors.actors, cpus_each=actors.cpus, use_gpu=actors.use_gpu)
     index = Location(settings.index) if settings.index else None
     found = find_training_set(Location(settings.data or ""), index=index)
     samples = [sample for sample in found.samples if settings.fold is None or sample.fold == settings.fold]

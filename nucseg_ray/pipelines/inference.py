@@ -20,6 +20,7 @@ from nucseg_ray.model.bundle import Bundle, read_bundle
 from nucseg_ray.pipelines.account import Account
 from nucseg_ray.pipelines.network import ActorPool, with_maps
 from nucseg_ray.pipelines.progress import duration
+from nucseg_ray.pipelines.resources import check_room
 from nucseg_ray.pipelines.run_record import claim_output, clear_output, record_manifest
 from nucseg_ray.pipelines.session import finite_retries
 from nucseg_ray.pipelines.sites import Sink, finish_batch, read_batch
@@ -55,7 +56,7 @@ def run_predict(settings: PredictSettings) -> Account:
         tile_px=settings.tile_px,
         overlap_px=settings.overlap_px,
     )
-    actors.check()
+    check_room(process="actor", count=actors.actors, cpus_each=actors.cpus, use_gpu=actors.use_gpu)
     planned = plan(
         list_files(root), root_name=root.name, channel=settings.channel, scheme=settings.scheme, z=settings.z
     )

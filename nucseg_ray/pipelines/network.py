@@ -9,7 +9,6 @@ import pyarrow as pa
 import ray
 import ray.data
 
-from nucseg_ray.errors import UsageError
 from nucseg_ray.imaging.labels import LabelVariant
 from nucseg_ray.pipelines.rows import array_fields, pack, to_table, unpack
 from nucseg_ray.pipelines.session import finite_retries
@@ -29,26 +28,6 @@ class ActorPool:
     use_gpu: bool
     tile_px: int = 1024
     overlap_px: int = 128
-
-    def check(self) -> None:
-        """Refuse a pool that leaves no CPU for reading and labelling: the run would wait for ever.
-
-        Raises
-        ------
-        UsageError
-            The cluster lacks the CPUs or GPUs.
-        """
-        resources = ray.cluster_resources()
-        cpus, gpus = resources.get("CPU", 0), resources.get("GPU", 0)
-        wanted = self.actors * self.cpus
-        if wanted > cpus - 1:
-            raise UsageError(
-                f"--actors {self.actors} with --cpus-per-actor {self.cpus:g} take {wanted:g} of the cluster's "
-                f"{cpus:g} CPUs and leave less than one for reading and labelling; lower --cpus-per-actor (it "
-                "reserves, it does not limit: see --threads-per-actor)"
-            )
-        if self.use_gpu and self.actors > gpus:
-            raise UsageError(f"--use-gpu with --actors {self.actors}: the cluster has {gpus:g} GPUs")
 
 
 def with_maps(sites: ray.data.Dataset, *, model: str, pool: ActorPool) -> ray.data.Dataset:

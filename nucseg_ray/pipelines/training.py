@@ -28,6 +28,7 @@ from nucseg_ray.pipelines.crops import CropPlan, Prepared, prepare
 from nucseg_ray.pipelines.evaluation import log_scores, score_model, write_scores
 from nucseg_ray.pipelines.network import ActorPool
 from nucseg_ray.pipelines.progress import duration, relayed_board
+from nucseg_ray.pipelines.resources import check_room
 from nucseg_ray.pipelines.samples import read_samples, report_oddities
 from nucseg_ray.pipelines.splitting import split_samples
 from nucseg_ray.pipelines.train_loop import BEST, HISTORY, PICTURES, LoopPlan, train_worker
@@ -67,16 +68,20 @@ def run_train(settings: TrainSettings) -> dict[str, Any]:
     variant: LabelVariant = DistanceLabels() if settings.maps == "distance" else ForegroundLabels()
     normalisation: Normalisation = Percentile() if settings.normalisation == "percentile" else FullRange()
     architecture = Architecture(map_names=variant.map_names)
-    # Asked for first: a download that fails should fail before the images are read.
-    weights = _initial_weights(architecture, settings)
-
     found = find_training_set(Location(settings.data), index=_optional(settings.index))
     train, validation = split_samples(
         found.samples, fold=settings.validation_fold, fraction=settings.validation_fraction, seed=settings.seed
     )
+    if len(validation) < settings.workers:
+        raise UsageError(
+            f"--workers {settings.workers}: expected a validation image for each, found {len(validation)}; add images, "
+            "or lower --workers"
+        )
     logger.info(
         "%s: %s; %d images to train on, %d to validate on", found.root, found.layout, len(train), len(validation)
     )
+    # A download that fails should fail before the images are read.
+    weights = _initial_weights(architecture, settings)
     prepared = [
         prepare(read_samples(found.root, side), normalisation=normalisation, labels=variant)
         for side in (train, validation)
@@ -130,17 +135,7 @@ def _check_resources(settings: TrainSettings) -> None:
         raise UsageError(
             f"--crops-per-epoch {settings.crops_per_epoch}: less than one batch of --batch-size {settings.batch_size}"
         )
-    resources = ray.cluster_resources()
-    cpus, gpus = resources.get("CPU", 0), resources.get("GPU", 0)
-    wanted = settings.workers * settings.cpus_per_worker
-    if wanted > cpus - 1:
-        raise UsageError(
-            f"--workers {settings.workers} with --cpus-per-worker {settings.cpus_per_worker:g} take {wanted:g} of the "
-            f"cluster's {cpus:g} CPUs and leave less than one for reading images, so the run would hang; lower "
-            "--cpus-per-worker (it reserves, it does not limit: see --threads-per-worker)"
-        )
-    if settings.use_gpu and settings.workers > gpus:
-        raise UsageError(f"--use-gpu with --workers {settings.workers}: the cluster has {gpus:g} GPUs")
+    check_room(process="worker", count=settings.workers, cpus_each=settings.cpus_per_worker, use_gpu=settings.use_gpu)
 
 
 def _initial_weights(architecture: Architecture, settings: TrainSettings) -> Any:

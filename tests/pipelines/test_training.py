@@ -35,9 +35,12 @@ EPOCHS = 4
 SHORT: dict[str, Any] = {
     "encoder_weights": "none",
     "epochs": EPOCHS,
-    "crops_per_epoch": 80,
+    "crops_per_epoch": 240,
     "crop_px": 64,
     "batch_size": 8,
+    "learning_rate": 3e-3,
+    # In which order several threads add up a sum is nowhere promised.
+    "threads_per_worker": 1,
     "patience": EPOCHS,
     "pictures": 1,
     "seed": 11,
@@ -106,8 +109,9 @@ def test_a_model_is_not_written_over(tiny_model: Path, tiny_set: Path, call: Cal
     ("flags", "told"),
     [
         (("--validation-fold", "3"), "--validation-fold 3: not in the index; found no fold column (give --index)"),
-        (("--workers", "2"), "leave less than one for reading images"),
+        (("--workers", "2"), "leave less than one for the tasks that read images"),
         (("--workers", "3", "--cpus-per-worker", "0.1"), "--batch-size 16: not divisible by --workers 3"),
+        (("--workers", "8", "--cpus-per-worker", "0.1"), "expected a validation image for each, found 5"),
         (("--crops-per-epoch", "8"), "--crops-per-epoch 8: less than one batch of --batch-size 16"),
         (("--use-gpu",), "the cluster has 0 GPUs"),
         (("--index", "nowhere.csv"), "nowhere.csv: expected a file, found none"),
@@ -173,15 +177,19 @@ def test_another_seed_gives_other_weights(tiny_set: Path, tmp_path: Path, undist
 
 
 @pytest.mark.slow
+# Ray, of the scores at the end: two actors for the one block that the validation images make.
+@pytest.mark.filterwarnings("ignore:The minimum number of concurrent actors:UserWarning")
 def test_two_workers_come_to_a_similar_loss(tiny_set: Path, tmp_path: Path, undisturbed: Path) -> None:
-    settings = {**SHORT, "workers": 2, "cpus_per_worker": 0.5, "threads_per_worker": 1}
+    settings = {**SHORT, "workers": 2, "cpus_per_worker": 0.5}
     scores = run_train(TrainSettings(data=str(tiny_set), output=str(tmp_path / "model"), **settings))
     one, two = _history(undisturbed), _history(tmp_path / "model")
     assert [row["epoch"] for row in two] == list(range(1, EPOCHS + 1))
     assert [row["learning_rate"] for row in two] == pytest.approx([row["learning_rate"] for row in one])
-    # Each worker sees half of every batch, and normalises by that half.
-    for ours, theirs in zip(one, two, strict=True):
-        assert theirs["train_loss"] == pytest.approx(ours["train_loss"], rel=0.25)
+    # The same weights and crops to begin with; but each worker normalises by its half of a batch, so they drift apart.
+    assert two[0]["train_loss"] == pytest.approx(one[0]["train_loss"], rel=0.1)
+    assert two[-1]["train_loss"] == pytest.approx(one[-1]["train_loss"], rel=0.4)
+    assert two[-1]["validation_loss"] == pytest.approx(one[-1]["validation_loss"], abs=0.2)
+    assert scores["all"]["ap"][0] > 0.3
     assert scores["all"]["images"] == 5
 
 
@@ -192,19 +200,23 @@ def test_a_killed_worker_costs_nothing_that_counts(
     killed: list[int] = []
     killer = threading.Thread(target=_kill_worker, args=(tmp_path / "model/checkpoints", killed), daemon=True)
     killer.start()
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger="nucseg_ray"):
         run_train(TrainSettings(data=str(tiny_set), output=str(tmp_path / "model"), **SHORT))
     killer.join()
     assert len(killed) == 1
-    assert "going on after epoch" in caplog.text
+    going_on = [record for record in caplog.records if record.getMessage().startswith("going on after epoch ")]
+    assert len(going_on) == 1
     assert [row["epoch"] for row in _history(tmp_path / "model")] == list(range(1, EPOCHS + 1))
     _assert_same_training(tmp_path / "model", undisturbed)
 
 
 def _kill_worker(checkpoints: Path, killed: list[int]) -> None:
-    """Kill the training worker of this process's Ray once the first checkpoint stands."""
+    """Kill the training worker of this process's Ray at the end of the second epoch.
+
+    Its checkpoint stands but need not be known to Ray yet: the worker that takes over begins after epoch 1 or 2.
+    """
     deadline = time.monotonic() + DEADLINE_S
-    while not list(checkpoints.glob("*/checkpoint_*/history.json")):
+    while not any(path.read_bytes().count(b"epoch") > 1 for path in checkpoints.glob("*/checkpoint_*/history.json")):
         if time.monotonic() > deadline:
             return
         time.sleep(0.02)
