@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,10 +24,29 @@ def connect() -> None:
 
     ``ray job submit`` sets ``RAY_ADDRESS``. Ray's own lines are kept to errors: a run says itself how far it is.
     """
-    ray.init(log_to_driver=False, logging_level=logging.ERROR)
+    with native_stderr_silenced():
+        ray.init(log_to_driver=False, logging_level=logging.ERROR)
     for name in _TALKATIVE:
         logging.getLogger(name).setLevel(logging.ERROR)
     ray.data.DataContext.get_current().enable_progress_bars = False
+
+
+@contextmanager
+def native_stderr_silenced() -> Iterator[None]:
+    """Drop what C++ code writes to stderr meanwhile; Python's exceptions come through.
+
+    Ray and TensorFlow write some lines about themselves while they start, before any log level of theirs holds.
+    """
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 @contextmanager

@@ -30,6 +30,7 @@ from nucseg_ray.pipelines.network import ActorPool
 from nucseg_ray.pipelines.progress import duration, relayed_board
 from nucseg_ray.pipelines.resources import check_room
 from nucseg_ray.pipelines.samples import read_samples, report_oddities
+from nucseg_ray.pipelines.session import native_stderr_silenced
 from nucseg_ray.pipelines.splitting import split_samples
 from nucseg_ray.pipelines.train_loop import BEST, HISTORY, PICTURES, LoopPlan, train_worker
 from nucseg_ray.report.curves import learning_curves
@@ -183,7 +184,8 @@ def _fit(
     variant: LabelVariant,
 ) -> _Trained:
     # Loaded here: importing it makes the driver load TensorFlow's Keras.
-    from ray.train.tensorflow import TensorflowTrainer
+    with native_stderr_silenced():
+        from ray.train.tensorflow import TensorflowTrainer
 
     train, validation = prepared
     steps = settings.crops_per_epoch // settings.batch_size
