@@ -192,7 +192,8 @@ def _distance_target(labels: Labels) -> Maps:
         # The ring of zeros makes the image border count as outside, like any other border of the nucleus.
         ringed = cv2.copyMakeBorder(own.astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
         depth = cv2.distanceTransform(ringed, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
-        relative = np.ceil(depth * (255.0 / depth.max()))
+        # Rounding takes the deepest pixel of some nuclei above 255, which 8 bits would wrap.
+        relative = np.minimum(np.ceil(depth * (255.0 / depth.max())), 255)
         target[box][own] = relative[own].astype(np.uint8)
     return target
 

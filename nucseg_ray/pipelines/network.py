@@ -39,7 +39,8 @@ def with_maps(sites: ray.data.Dataset, *, model: str, pool: ActorPool) -> ray.da
         return sites.map_batches(
             MapActor,
             fn_constructor_kwargs={"model": model, "pool": pool},
-            compute=ray.data.ActorPoolStrategy(size=pool.actors),
+            # All at once, but no more than there are blocks for.
+            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=pool.actors, initial_size=pool.actors),
             batch_format="pyarrow",
             batch_size=None,
             num_cpus=pool.cpus,

@@ -238,3 +238,13 @@ def test_targets_of_the_bowl_give_its_nuclei_back(realdata: Path) -> None:
             truth[mask] = number
         found.append(match(truth, variant.label(variant.targets(truth))))
     assert pool(found).ap[0] > 0.97
+
+
+def test_the_deepest_pixel_of_every_nucleus_is_full() -> None:
+    # A rectangle's depth is half its shorter side: 255 / depth * depth rounds to above 255 for some of these.
+    for short in range(1, 120):
+        labels = np.zeros((short + 2, 2 * short + 3), np.int32)
+        labels[1:-1, 1:-1] = 1
+        distance = DistanceLabels().targets(labels)[:, :, 1]
+        assert distance.max() == 255, short
+        assert distance[1 + (short - 1) // 2, 1 + short] == 255, short

@@ -177,8 +177,6 @@ def test_another_seed_gives_other_weights(tiny_set: Path, tmp_path: Path, undist
 
 
 @pytest.mark.slow
-# Ray, of the scores at the end: two actors for the one block that the validation images make.
-@pytest.mark.filterwarnings("ignore:The minimum number of concurrent actors:UserWarning")
 def test_two_workers_come_to_a_similar_loss(tiny_set: Path, tmp_path: Path, undisturbed: Path) -> None:
     settings = {**SHORT, "workers": 2, "cpus_per_worker": 0.5}
     scores = run_train(TrainSettings(data=str(tiny_set), output=str(tmp_path / "model"), **settings))
