@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from nucseg_ray.imaging.codecs import decode_image
 from nucseg_ray.imaging.normalise import FullRange, Percentile, noise_sigma, normalisation_from_dict
 
 
@@ -118,3 +120,15 @@ def test_variants_survive_json(variant: FullRange | Percentile) -> None:
 def test_unknown_kinds_and_settings_are_refused(stored: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         normalisation_from_dict(stored)
+
+
+def test_no_real_image_is_held_back_by_the_least_range(realdata: Path) -> None:
+    """The floor is for noise: over the Bowl's images the percentiles lie further apart than it."""
+    images = sorted((realdata / "dsb2018/stage1_train").glob("*/images/*.png"))[::11]
+    variant = Percentile()
+    assert len(images) == 61
+    for path in images:
+        image = decode_image(path.read_bytes(), name=path.name)
+        low, high = np.percentile(image, [variant.low, variant.high])
+        assert high - low >= variant.least_range, path.name
+        assert high - low >= 1.2 * variant.least_range_noise * noise_sigma(image), path.name
