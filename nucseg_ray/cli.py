@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import inspect
 import types
 from collections.abc import Sequence
 from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin
@@ -32,7 +33,7 @@ def parse(settings_class: type[SettingsT], argv: Sequence[str], *, prog: str) ->
     """
     parser = _Parser(
         prog=prog,
-        description=settings_class.__doc__,
+        description=inspect.cleandoc(settings_class.__doc__ or ""),
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

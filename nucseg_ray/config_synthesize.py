@@ -11,7 +11,10 @@ from nucseg_ray.config import Settings
 
 
 class SynthesizeSettings(Settings):
-    """What to draw, and where to write it."""
+    """Draw synthetic nuclei with their truth: a labelled training set, or a whole plate.
+
+    Example: python jobs/synthesize.py --kind plate --scheme imagexpress --wells 24 --output synthetic
+    """
 
     output: str = Field(description="folder or URI to write to; new, or begun with these very settings")
     kind: Literal["training", "plate"] = Field("training", description="a labelled training set, or a whole plate")
