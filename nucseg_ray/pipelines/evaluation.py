@@ -19,11 +19,11 @@ from nucseg_ray.errors import InputError, UsageError
 from nucseg_ray.imaging.codecs import decode_label_png
 from nucseg_ray.imaging.labels import LabelVariant
 from nucseg_ray.imaging.metrics import THRESHOLDS, Matches, bowl_score, match, pool
-from nucseg_ray.model.bundle import read_bundle
-from nucseg_ray.pipelines.network import ActorPool, labels_of, with_maps
+from nucseg_ray.model.bundle import Bundle, read_bundle
+from nucseg_ray.pipelines.network import ActorPool, with_maps
 from nucseg_ray.pipelines.resources import check_room
 from nucseg_ray.pipelines.rows import unpack
-from nucseg_ray.pipelines.samples import read_samples
+from nucseg_ray.pipelines.samples import read_samples, refuse_unreadable
 from nucseg_ray.report.curves import ap_curve
 from nucseg_ray.storage.atomic import write_bytes, write_json
 from nucseg_ray.storage.fetch import fetch_many
@@ -78,7 +78,7 @@ def run_evaluate(settings: EvaluateSettings) -> dict[str, Any]:
     return scores.summary
 
 
-def score_model(folder: Path, samples: ray.data.Dataset, actors: ActorPool) -> Scores:
+def score_model(bundle: Bundle, samples: ray.data.Dataset, actors: ActorPool) -> Scores:
     """Predict labelled images (rows of ``read_samples``) and match them with the truth.
 
     Raises
@@ -86,9 +86,8 @@ def score_model(folder: Path, samples: ray.data.Dataset, actors: ActorPool) -> S
     InputError
         An image cannot be read or predicted: a score over the others would not be the score that was asked for.
     """
-    variant = read_bundle(folder).labels
-    matched = with_maps(samples, model=str(folder), pool=actors).map_batches(
-        _match_batch, fn_kwargs={"variant": variant}, batch_format="pyarrow", batch_size=None
+    matched = with_maps(samples, model=str(bundle.folder), pool=actors).map_batches(
+        _match_batch, fn_kwargs={"variant": bundle.labels}, batch_format="pyarrow", batch_size=None
     )
     return _collect(matched)
 
@@ -121,8 +120,7 @@ def log_scores(summary: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def _score_flags_model(settings: EvaluateSettings) -> Scores:
-    folder = Path(Location(settings.model or "").path)
-    read_bundle(folder)
+    bundle = read_bundle(Path(Location(settings.model or "").path))
     actors = ActorPool(
         actors=settings.actors,
         cpus=settings.cpus_per_actor,
@@ -137,7 +135,7 @@ def _score_flags_model(settings: EvaluateSettings) -> Scores:
         known = sorted({sample.fold for sample in found.samples if sample.fold is not None})
         raise UsageError(f"--fold {settings.fold}: no image is in it; found the folds {known or 'none (give --index)'}")
     logger.info("%s: %s; scoring %d images", found.root, found.layout, len(samples))
-    return score_model(folder, read_samples(found.root, samples), actors)
+    return score_model(bundle, read_samples(found.root, samples), actors)
 
 
 def _score_masks(masks: Location, truth: Location) -> Scores:
@@ -165,8 +163,8 @@ def _match_batch(table: pa.Table, *, variant: LabelVariant) -> pa.Table:
     rows = []
     for row, image_id in enumerate(table.column("image_id").to_pylist()):
         error = table.column("error")[row].as_py()
-        truth, predicted = unpack("labels", table, row), labels_of(variant, table, row)
-        matches = match(truth, predicted) if error is None and truth is not None else None
+        truth, maps = unpack("labels", table, row), unpack("maps", table, row)
+        matches = match(truth, variant.label(maps)) if truth is not None and maps is not None else None
         rows.append(_row(image_id, table.column("kind")[row].as_py(), matches, error))
     return pa.Table.from_pylist(rows)
 
@@ -201,10 +199,7 @@ def _row(image_id: str, kind: str, matches: Matches | None, error: str | None) -
 def _collect(matched: ray.data.Dataset) -> Scores:
     matched.context.enable_progress_bars = False
     rows = sorted(matched.take_all(), key=lambda row: row["image_id"])
-    errors = [row["error"] for row in rows if row["error"]]
-    if errors:
-        more = f" (and {len(errors) - 1} more images)" if len(errors) > 1 else ""
-        raise InputError(f"{errors[0]}{more}; correct or remove what cannot be read")
+    refuse_unreadable([row["error"] for row in rows if row["error"]])
     return Scores(tuple((row["image_id"], row["kind"], _matches(row)) for row in rows))
 
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
 import ray
 import ray.data
 
-from nucseg_ray.imaging.labels import LabelVariant
 from nucseg_ray.pipelines.rows import array_fields, pack, to_table, unpack
 from nucseg_ray.pipelines.session import finite_retries
 
@@ -79,9 +77,3 @@ class MapActor:
         for field in maps_table.schema:
             table = table.append_column(field, maps_table.column(field.name))
         return table
-
-
-def labels_of(variant: LabelVariant, table: pa.Table, row: int) -> Any:
-    """Label one row's maps; None where it has none."""
-    maps = unpack("maps", table, row)
-    return None if maps is None else variant.label(maps)

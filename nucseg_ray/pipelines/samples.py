@@ -58,6 +58,19 @@ def read_samples(root: Location, samples: Sequence[Sample]) -> ray.data.Dataset:
         )
 
 
+def refuse_unreadable(errors: Sequence[str]) -> None:
+    """Refuse to go on without some of the images.
+
+    Raises
+    ------
+    InputError
+        There are errors; names the first and counts the others.
+    """
+    if errors:
+        more = f" (and {len(errors) - 1} more images)" if len(errors) > 1 else ""
+        raise InputError(f"{errors[0]}{more}; correct or remove what cannot be read")
+
+
 def report_oddities(images: int, overlap_px: int, n_empty: int) -> None:
     """Log what was odd about the masks, if anything was."""
     if overlap_px or n_empty:

@@ -18,7 +18,7 @@ import ray
 import ray.train
 
 from nucseg_ray.config import TrainSettings
-from nucseg_ray.errors import InputError, MissingInputError, NucsegError, OutputError, UsageError, WeightsError
+from nucseg_ray.errors import MissingInputError, NucsegError, OutputError, UsageError, WeightsError
 from nucseg_ray.imaging.augment import Augmentation
 from nucseg_ray.imaging.labels import DistanceLabels, ForegroundLabels, LabelVariant
 from nucseg_ray.imaging.normalise import FullRange, Normalisation, Percentile
@@ -29,7 +29,7 @@ from nucseg_ray.pipelines.evaluation import log_scores, score_model, write_score
 from nucseg_ray.pipelines.network import ActorPool
 from nucseg_ray.pipelines.progress import duration, relayed_board
 from nucseg_ray.pipelines.resources import check_room
-from nucseg_ray.pipelines.samples import read_samples, report_oddities
+from nucseg_ray.pipelines.samples import read_samples, refuse_unreadable, report_oddities
 from nucseg_ray.pipelines.session import native_stderr_silenced
 from nucseg_ray.pipelines.splitting import split_samples
 from nucseg_ray.pipelines.train_loop import BEST, HISTORY, PICTURES, LoopPlan, train_worker
@@ -107,7 +107,7 @@ def run_train(settings: TrainSettings) -> dict[str, Any]:
         threads=settings.threads_per_worker,
         use_gpu=settings.use_gpu,
     )
-    scores = score_model(bundle.folder, read_samples(found.root, validation), actors)
+    scores = score_model(bundle, read_samples(found.root, validation), actors)
     write_scores(Location(str(output / "validation")), scores)
     record_metrics(output, scores.summary)
     log_scores(scores.summary)
@@ -164,10 +164,7 @@ def _build_weights(architecture: Architecture, source: str | bytes, seed: int) -
 
 
 def _report_prepared(prepared: Sequence[Prepared]) -> None:
-    errors = [error for side in prepared for error in side.errors]
-    if errors:
-        more = f" (and {len(errors) - 1} more images)" if len(errors) > 1 else ""
-        raise InputError(f"{errors[0]}{more}; correct or remove what cannot be read")
+    refuse_unreadable([error for side in prepared for error in side.errors])
     report_oddities(
         sum(len(side.rows) for side in prepared),
         sum(side.overlap_px for side in prepared),
