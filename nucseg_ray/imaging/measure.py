@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from nucseg_ray.errors import InputError
 
@@ -31,6 +30,8 @@ def measure(labels: NDArray[np.int32], image: NDArray[Any]) -> dict[str, NDArray
     """
     if labels.ndim != 2 or image.ndim not in (2, 3) or image.shape[:2] != labels.shape:
         raise InputError(f"image and labels must have one height and width; found {image.shape} and {labels.shape}")
+    from scipy import ndimage  # slow to import, and measuring is for one kind of process
+
     rows, columns = np.nonzero(labels)
     of_pixel = labels[rows, columns]
     area = np.bincount(of_pixel)
