@@ -8,7 +8,8 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 from nucseg_ray.cli import parse
@@ -73,8 +74,8 @@ def _run(settings_class: type[SettingsT], argv: Sequence[str], work: Callable[[S
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     try:
         settings = parse(settings_class, argv, prog=prog)
-        _connect()
-        return work(settings)
+        with _session():
+            return work(settings)
     except NucsegError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)  # noqa: T201
         return WRONG_INPUT
@@ -83,12 +84,14 @@ def _run(settings_class: type[SettingsT], argv: Sequence[str], work: Callable[[S
         return INTERRUPTED
 
 
-def _connect() -> None:
+@contextmanager
+def _session() -> Iterator[None]:
     # Ray will stop hiding GPUs from tasks that ask for none, and warns until told that we know.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # Ray's C++ side warns of things that its own datasets do; what matters comes as an exception.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    from nucseg_ray.pipelines.session import connect
+    from nucseg_ray.pipelines.session import connected
 
-    connect()
+    with connected():
+        yield

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,7 +107,7 @@ def call(ray_session: None) -> Callable[..., Ended]:
     def call_command(command: Callable[[Sequence[str]], int], *flags: str | Path) -> Ended:
         out, err = io.StringIO(), io.StringIO()
         with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
-            patch.setattr(commands, "_connect", lambda: None)
+            patch.setattr(commands, "_session", nullcontext)
             code = command([str(flag) for flag in flags])
         return Ended(code, out.getvalue().splitlines(), err.getvalue().splitlines())
 

@@ -19,16 +19,25 @@ _TALKATIVE = ("ray", "ray.data", "ray.train", "tifffile")
 MOST_RETRIES = 3
 
 
-def connect() -> None:
+@contextmanager
+def connected() -> Iterator[None]:
     """Join the cluster that ``RAY_ADDRESS`` names or ``ray start`` left running here, or start a local Ray.
 
-    ``ray job submit`` sets ``RAY_ADDRESS``. Ray's own lines are kept to errors: a run says itself how far it is.
+    ``ray job submit`` sets ``RAY_ADDRESS``. A Ray of its own ends with the command, one that was joined stays. Ray's
+    own lines are kept to errors: a run says itself how far it is.
     """
+    # A Ray of this command's own ends with it: a dashboard would take two seconds to start, for nobody.
+    # (With an address to join, Ray ignores the flag.)
     with native_stderr_silenced():
-        ray.init(log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     for name in _TALKATIVE:
         logging.getLogger(name).setLevel(logging.ERROR)
     ray.data.DataContext.get_current().enable_progress_bars = False
+    try:
+        yield
+    finally:
+        # At the interpreter's exit Ray would do it by itself, half a second slower.
+        ray.shutdown()
 
 
 @contextmanager
