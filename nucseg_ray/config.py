@@ -71,6 +71,9 @@ class PredictSettings(Settings):
     retry_failed: bool = Field(False, description="try the failed sites of earlier runs again")
     overwrite: bool = Field(False, description="delete what an earlier run left in the output, and start afresh")
 
+    runtime: Literal["auto", "openvino", "tensorflow"] = Field(
+        "auto", description="what runs the network: OpenVINO on CPUs, TensorFlow on GPUs"
+    )
     actors: int = Field(1, description="processes that run the network", ge=1)
     use_gpu: bool = Field(False, description="run the network on GPUs, one an actor")
     cpus_per_actor: float = Field(1.0, description="CPUs that Ray reserves for each actor", gt=0)
@@ -108,6 +111,9 @@ class EvaluateSettings(Settings):
     masks: str | None = Field(None, description="folder of label masks, such as OUT/masks, to score against --truth")
     truth: str | None = Field(None, description="folder of true label images, named as those in --masks")
 
+    runtime: Literal["auto", "openvino", "tensorflow"] = Field(
+        "auto", description="what runs the network: OpenVINO on CPUs, TensorFlow on GPUs"
+    )
     actors: int = Field(1, description="processes that run the network", ge=1)
     use_gpu: bool = Field(False, description="run the network on GPUs, one an actor")
     cpus_per_actor: float = Field(1.0, description="CPUs that Ray reserves for each actor", gt=0)

@@ -34,8 +34,9 @@ OWNERS = {
     "tf_keras": {"model"},
     "keras": {"model"},
     "openvino": {"model"},
+    "nncf": {"model"},
 }
-HEAVY = ("ray", "tensorflow", "tf_keras", "keras", "openvino")
+HEAVY = ("ray", "tensorflow", "tf_keras", "keras", "openvino", "nncf")
 
 
 def _module_files(root: Path) -> dict[str, Path]:

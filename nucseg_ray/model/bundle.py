@@ -1,4 +1,6 @@
-"""The bundle: a folder with ``model.json`` and the weights. Reading one executes nothing and needs no TensorFlow.
+"""The bundle: a folder with ``model.json``, the weights, and the network in forms that CPUs run faster.
+
+Reading one executes nothing and needs no TensorFlow.
 
 Everything that turns pixels into labels is in it (preprocessing, network, label settings), so that training and
 inference cannot drift apart.
@@ -24,9 +26,14 @@ from nucseg_ray.imaging.labels import LabelVariant, labels_from_dict
 from nucseg_ray.imaging.normalise import Normalisation, normalisation_from_dict
 from nucseg_ray.model.architecture import Architecture, architecture_from_dict
 
-FORMAT = 1
+FORMAT = 2
 MODEL_JSON = "model.json"
 WEIGHTS = "weights.npz"
+# The network runs from its weights (the reference), or in one of these forms, the fastest last, with the files of each.
+REFERENCE, FLOAT32, INT8 = "tensorflow", "float32", "int8"
+FORMS: Mapping[str, tuple[str, str]] = {
+    name: (f"network_{name}.xml", f"network_{name}.bin") for name in (FLOAT32, INT8)
+}
 _DECIDES_RESULTS = ("format", "architecture", "normalisation", "labels", "files")
 
 
@@ -38,9 +45,24 @@ class Bundle:
     architecture: Architecture
     normalisation: Normalisation
     labels: LabelVariant
+    forms: tuple[str, ...]
+    default_form: str
     training: Mapping[str, Any]
     metrics: Mapping[str, Any]
     fingerprint: str
+
+    def network(self, form: str) -> Path:
+        """Give the file of the network in one of the bundle's forms.
+
+        Raises
+        ------
+        ModelError
+            The bundle does not hold that form.
+        """
+        if form not in self.forms:
+            held = ", ".join(self.forms) or "weights"
+            raise ModelError(f"{self.folder}: expected the network in the form {form!r}, found only {held}")
+        return self.folder / FORMS[form][0]
 
     def weights(self) -> dict[str, NDArray[np.float32]]:
         """Read the weights, by name.
@@ -74,6 +96,7 @@ def write_bundle(
             "labels": labels.to_dict(),
             "training": dict(training),
             "metrics": {},
+            "default_form": REFERENCE,
             "versions": _versions(),
             "files": {WEIGHTS: _sha256(folder / WEIGHTS)},
         },
@@ -81,10 +104,22 @@ def write_bundle(
     return read_bundle(folder)
 
 
-def record_metrics(folder: Path, metrics: Mapping[str, Any]) -> None:
-    """Put the scores of a model into its ``model.json``; its fingerprint stays the same."""
+def add_forms(folder: Path, files: Mapping[str, bytes]) -> Bundle:
+    """Put forms of the network (file name to content, names as in ``FORMS``) into a bundle."""
+    for name, content in files.items():
+        temporary = folder / f".{name}.tmp"
+        temporary.write_bytes(content)
+        os.replace(temporary, folder / name)
     stored = json.loads((folder / MODEL_JSON).read_text(encoding="utf-8"))
-    _write_json(folder / MODEL_JSON, {**stored, "metrics": dict(metrics)})
+    stored["files"] |= {name: _sha256(folder / name) for name in files}
+    _write_json(folder / MODEL_JSON, stored)
+    return read_bundle(folder)
+
+
+def record_metrics(folder: Path, metrics: Mapping[str, Any], *, default_form: str) -> None:
+    """Put the scores of a model, and the form that CPUs are to run, into its ``model.json``."""
+    stored = json.loads((folder / MODEL_JSON).read_text(encoding="utf-8"))
+    _write_json(folder / MODEL_JSON, {**stored, "metrics": dict(metrics), "default_form": default_form})
 
 
 def read_bundle(folder: Path) -> Bundle:
@@ -106,11 +141,16 @@ def read_bundle(folder: Path) -> Bundle:
         raise ModelError(f"{path}: not readable as JSON ({error}); copy the bundle again") from error
     if not isinstance(stored, dict) or stored.get("format") != FORMAT:
         found = stored.get("format") if isinstance(stored, dict) else type(stored).__name__
-        raise ModelError(f"{path}: expected a bundle of format {FORMAT}, found {found!r}; use a matching version")
-    missing = {*_DECIDES_RESULTS, "training", "metrics"} - set(stored)
+        raise ModelError(
+            f"{path}: expected a bundle of format {FORMAT}, found {found!r}; train it again, or use the "
+            "version that wrote it"
+        )
+    missing = {*_DECIDES_RESULTS, "default_form", "training", "metrics"} - set(stored)
     if missing:
         raise ModelError(f"{path}: {sorted(missing)} missing; copy the bundle again")
-    _check_files(folder, stored["files"])
+    forms = _check_files(folder, stored["files"])
+    if stored["default_form"] not in (REFERENCE, *forms):
+        raise ModelError(f"{path}: its default form {stored['default_form']!r} is not in it; copy the bundle again")
     try:
         architecture = architecture_from_dict(stored["architecture"])
         normalisation = normalisation_from_dict(stored["normalisation"])
@@ -126,6 +166,8 @@ def read_bundle(folder: Path) -> Bundle:
         architecture=architecture,
         normalisation=normalisation,
         labels=labels,
+        forms=forms,
+        default_form=stored["default_form"],
         training=stored["training"],
         metrics=stored["metrics"],
         fingerprint=_fingerprint(stored),
@@ -155,15 +197,19 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
         raise ModelError(f"{path}: expected an archive of plain arrays; {error}") from error
 
 
-def _check_files(folder: Path, files: Any) -> None:
-    if not isinstance(files, dict) or set(files) != {WEIGHTS}:
-        raise ModelError(f"{folder / MODEL_JSON}: expected it to name the file {WEIGHTS} and no other")
+def _check_files(folder: Path, files: Any) -> tuple[str, ...]:
+    """Check that the files are those the bundle was written with; give the forms of the network among them."""
+    forms = tuple(form for form, names in FORMS.items() if isinstance(files, dict) and set(names) <= set(files))
+    expected = {WEIGHTS, *(name for form in forms for name in FORMS[form])}
+    if not isinstance(files, dict) or set(files) != expected:
+        raise ModelError(f"{folder / MODEL_JSON}: expected it to name {WEIGHTS} and whole forms of it, nothing else")
     for name, expected in files.items():
         path = folder / name
         if not path.is_file():
             raise MissingInputError(f"{path}: missing from the bundle; copy the whole folder again")
         if _sha256(path) != expected:
             raise ModelError(f"{path}: its SHA-256 is not the one in {MODEL_JSON}; the file was altered or cut short")
+    return forms
 
 
 def _fingerprint(stored: Mapping[str, Any]) -> str:

@@ -2,43 +2,66 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nucseg_ray.model.bundle import Bundle
+from nucseg_ray.errors import ModelError, UsageError
+from nucseg_ray.model.bundle import FLOAT32, INT8, REFERENCE, Bundle
+from nucseg_ray.model.processor import multiplies_int8_exactly
+
+Runtime = Literal["auto", "openvino", "tensorflow"]
 
 
 class Predictor(Protocol):
     """Runs a network."""
 
     def predict(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Turn ``(N, H, W, 3)`` in [0, 1], H and W multiples of 32, into maps ``(N, H, W, M)`` in [0, 1]."""
+        """Turn ``(N, H, W, 3)`` in [0, 1], H and W multiples of 32, into maps ``(N, H, W, M)`` in [0, 1].
+
+        What an image becomes does not depend on the others of its batch.
+        """
         ...
 
 
-class TensorFlowPredictor:
-    """The reference runtime, on CPUs and GPUs."""
+def choose_form(bundle: Bundle, *, runtime: Runtime, use_gpu: bool) -> str:
+    """Say in which form the network is to run: ``auto`` is TensorFlow on a GPU, else the bundle's default.
 
-    def __init__(self, bundle: Bundle, *, threads: int) -> None:
-        """Build the network and load its weights; TensorFlow is imported here, and not before."""
-        import tensorflow as tf
+    On a processor that cannot compute int8 exactly, it is float32 where the bundle says int8.
 
-        from nucseg_ray.model.threads import limit_threads
-        from nucseg_ray.model.unet import build_unet, set_weights
+    Raises
+    ------
+    UsageError
+        OpenVINO is asked for together with a GPU, or the bundle has no form for it.
+    """
+    if runtime == "openvino" and use_gpu:
+        raise UsageError("--runtime openvino runs on CPUs, --use-gpu asks for a GPU; leave one of them out")
+    if runtime == "openvino" and not bundle.forms:
+        raise UsageError(f"--runtime openvino: {bundle.folder} holds no form for it; use auto or tensorflow")
+    if use_gpu or runtime == "tensorflow":
+        return REFERENCE
+    form = FLOAT32 if runtime == "openvino" and bundle.default_form == REFERENCE else bundle.default_form
+    return FLOAT32 if form == INT8 and not multiplies_int8_exactly() else form
 
-        limit_threads(threads)
-        network = build_unet(bundle.architecture)
-        set_weights(network, bundle.weights())
-        signature = [tf.TensorSpec((None, None, None, 3), tf.float32)]
-        self._run = tf.function(lambda images: tf.sigmoid(network(images, training=False)), input_signature=signature)
 
-    def predict(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Turn ``(N, H, W, 3)`` in [0, 1], H and W multiples of 32, into maps ``(N, H, W, M)`` in [0, 1]."""
-        return np.asarray(self._run(images).numpy())
+def load_predictor(bundle: Bundle, *, form: str, threads: int) -> Predictor:
+    """Load the network in one form, to run on so many threads (or a GPU where TensorFlow sees one).
 
+    Raises
+    ------
+    ModelError
+        The bundle does not hold that form, or this machine's processor would compute it otherwise than others do.
+    """
+    if form == REFERENCE:
+        from nucseg_ray.model.tensorflow_runtime import TensorFlowPredictor
 
-def load_predictor(bundle: Bundle, *, threads: int = 1) -> Predictor:
-    """Load the network of a bundle, to run on so many threads (or a GPU where TensorFlow sees one)."""
-    return TensorFlowPredictor(bundle, threads=threads)
+        return TensorFlowPredictor(bundle, threads=threads)
+    if form == INT8 and not multiplies_int8_exactly():
+        raise ModelError(
+            "the network in 8-bit integers: expected a processor with VNNI (Intel since 2019, AMD since 2022) on every "
+            "node, found one without; run with --runtime tensorflow, or start the command on a node like this one"
+        )
+    from nucseg_ray.model.openvino_runtime import OpenVinoPredictor
+
+    return OpenVinoPredictor(bundle.network(form), threads=threads)

@@ -20,6 +20,7 @@ from nucseg_ray.imaging.codecs import decode_label_png
 from nucseg_ray.imaging.labels import LabelVariant
 from nucseg_ray.imaging.metrics import THRESHOLDS, Matches, bowl_score, match, pool
 from nucseg_ray.model.bundle import Bundle, read_bundle
+from nucseg_ray.model.predictor import choose_form
 from nucseg_ray.pipelines.network import ActorPool, with_maps
 from nucseg_ray.pipelines.resources import check_room
 from nucseg_ray.pipelines.rows import unpack
@@ -122,6 +123,7 @@ def log_scores(summary: Mapping[str, Mapping[str, Any]]) -> None:
 def _score_flags_model(settings: EvaluateSettings) -> Scores:
     bundle = read_bundle(Path(Location(settings.model or "").path))
     actors = ActorPool(
+        form=choose_form(bundle, runtime=settings.runtime, use_gpu=settings.use_gpu),
         actors=settings.actors,
         cpus=settings.cpus_per_actor,
         threads=settings.threads_per_actor,

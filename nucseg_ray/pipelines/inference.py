@@ -17,6 +17,7 @@ from tqdm import tqdm
 from nucseg_ray.config import PredictSettings
 from nucseg_ray.errors import NucsegError, OutputError
 from nucseg_ray.model.bundle import Bundle, read_bundle
+from nucseg_ray.model.predictor import choose_form
 from nucseg_ray.pipelines.account import Account
 from nucseg_ray.pipelines.network import ActorPool, with_maps
 from nucseg_ray.pipelines.progress import duration
@@ -49,6 +50,7 @@ def run_predict(settings: PredictSettings) -> Account:
     root, out = Location(settings.input), Location(settings.output)
     bundle = read_bundle(Path(Location(settings.model).path))
     actors = ActorPool(
+        form=choose_form(bundle, runtime=settings.runtime, use_gpu=settings.use_gpu),
         actors=settings.actors,
         cpus=settings.cpus_per_actor,
         threads=settings.threads_per_actor,
@@ -64,7 +66,7 @@ def run_predict(settings: PredictSettings) -> Account:
     with Lease(out) as lease:
         if settings.overwrite:
             clear_output(out)
-        claim_output(out, _decisive(settings, planned, bundle, root), settings=settings.model_dump())
+        claim_output(out, _decisive(settings, planned, bundle, actors.form), settings=settings.model_dump())
         manifest = record_manifest(out, planned.manifest)
         if settings.retry_failed:
             drop_failed(out)
@@ -85,16 +87,17 @@ def run_predict(settings: PredictSettings) -> Account:
     return account
 
 
-def _decisive(settings: PredictSettings, planned: Plan, bundle: Bundle, root: Location) -> dict[str, str | int]:
+def _decisive(settings: PredictSettings, planned: Plan, bundle: Bundle, form: str) -> dict[str, str | int]:
     """Give everything that a mask depends on."""
     channels = set(planned.manifest.column("channel").to_pylist())
     return {
-        "input": root.uri,
+        "input": Location(settings.input).uri,
         "scheme": planned.scheme,
         "channel": next(iter(channels), ""),
         "z": settings.z,
         "masks": settings.masks,
         "model": bundle.fingerprint,
+        "network": form,
         "tile_px": settings.tile_px,
         "overlap_px": settings.overlap_px,
     }

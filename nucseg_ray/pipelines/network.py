@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 import ray
@@ -20,6 +21,7 @@ ACTOR_MEMORY_BYTES = 1 << 30
 class ActorPool:
     """Processes that hold the network, and what each of them takes of the cluster."""
 
+    form: str
     actors: int
     cpus: float
     threads: int
@@ -56,24 +58,30 @@ class MapActor:
         from nucseg_ray.model.segmenter import Segmenter, Tiling
 
         tiling = Tiling(tile_px=pool.tile_px, overlap_px=pool.overlap_px)
-        self._segmenter = Segmenter.load(model, threads=pool.threads, tiling=tiling)
+        self._segmenter = Segmenter.load(model, form=pool.form, threads=pool.threads, tiling=tiling)
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Add the maps of each image; the rest of the table stays as it is."""
-        rows = []
-        errors = table.column("error").to_pylist()
-        for row in range(table.num_rows):
-            image = unpack("image", table, row)
-            maps = None
-            if image is not None:
-                try:
-                    maps = self._segmenter.maps(image)
-                except Exception as error:  # one image that breaks the network is a row, not the end of the run
-                    errors[row] = f"predict: {type(error).__name__}: {error}"
-            rows.append(pack("maps", maps))
+        images = {row: unpack("image", table, row) for row in range(table.num_rows)}
+        maps, problems = self._maps({row: image for row, image in images.items() if image is not None})
+        errors = [problems.get(row, error) for row, error in enumerate(table.column("error").to_pylist())]
+        rows = [pack("maps", maps.get(row)) for row in images]
         maps_table = to_table(rows, pa.schema(array_fields("maps")))
         errors_column = table.schema.get_field_index("error")
         table = table.set_column(errors_column, "error", pa.array(errors, pa.string()))
         for field in maps_table.schema:
             table = table.append_column(field, maps_table.column(field.name))
         return table
+
+    def _maps(self, images: dict[int, Any]) -> tuple[dict[int, Any], dict[int, str]]:
+        """Predict all images together; where that fails, one by one, to find the one that it fails for."""
+        try:
+            return dict(zip(images, self._segmenter.maps_of(list(images.values())), strict=True)), {}
+        except Exception:
+            maps, problems = {}, {}
+            for row, image in images.items():
+                try:
+                    maps[row] = self._segmenter.maps(image)
+                except Exception as error:  # one image that breaks the network is a row, not the end of the run
+                    problems[row] = f"predict: {type(error).__name__}: {error}"
+            return maps, problems

@@ -23,10 +23,10 @@ from nucseg_ray.imaging.augment import Augmentation
 from nucseg_ray.imaging.labels import DistanceLabels, ForegroundLabels, LabelVariant
 from nucseg_ray.imaging.normalise import FullRange, Normalisation, Percentile
 from nucseg_ray.model.architecture import Architecture
-from nucseg_ray.model.bundle import MODEL_JSON, read_arrays, record_metrics, write_bundle
+from nucseg_ray.model.bundle import MODEL_JSON, REFERENCE, read_arrays, read_bundle, record_metrics, write_bundle
 from nucseg_ray.pipelines.crops import CropPlan, Prepared, prepare
-from nucseg_ray.pipelines.evaluation import log_scores, score_model, write_scores
-from nucseg_ray.pipelines.network import ActorPool
+from nucseg_ray.pipelines.evaluation import log_scores, write_scores
+from nucseg_ray.pipelines.exporting import calibration_crops, default_form, export_bundle, score_forms
 from nucseg_ray.pipelines.progress import duration, relayed_board
 from nucseg_ray.pipelines.resources import check_room
 from nucseg_ray.pipelines.samples import read_samples, refuse_unreadable, report_oddities
@@ -100,19 +100,19 @@ def run_train(settings: TrainSettings) -> dict[str, Any]:
         training={"data": _fingerprint(train), "images": len(train), "settings": settings.model_dump()},
     )
     _write_history(output, trained, variant)
+    export_bundle(bundle, calibration=calibration_crops(prepared[0]))
     logger.info("scoring the best weights on %d whole validation images", len(validation))
-    actors = ActorPool(
-        actors=settings.workers,
-        cpus=settings.cpus_per_worker,
-        threads=settings.threads_per_worker,
-        use_gpu=settings.use_gpu,
-    )
-    scores = score_model(bundle, read_samples(found.root, validation), actors)
+    by_form = score_forms(read_bundle(output), found.root, validation, settings)
+    scores = by_form[REFERENCE]
     write_scores(Location(str(output / "validation")), scores)
-    record_metrics(output, scores.summary)
-    log_scores(scores.summary)
+    summaries = {form: of_form.summary for form, of_form in by_form.items()}
+    default = default_form(summaries)
+    record_metrics(output, summaries, default_form=default)
+    for form, summary in summaries.items():
+        logger.info("%s%s:", form, " (the default on CPUs)" if form == default else "")
+        log_scores(summary)
     logger.info("model, curves, pictures and scores are in %s (%s)", output, duration(time.monotonic() - started))
-    return scores.summary
+    return summaries
 
 
 def _fresh_output(name: str) -> Path:

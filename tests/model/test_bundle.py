@@ -18,7 +18,16 @@ from nucseg_ray.errors import MissingInputError, ModelError
 from nucseg_ray.imaging.labels import DistanceLabels, ForegroundLabels
 from nucseg_ray.imaging.normalise import FullRange, Percentile
 from nucseg_ray.model.architecture import Architecture
-from nucseg_ray.model.bundle import Bundle, read_arrays, read_bundle, record_metrics, write_arrays, write_bundle
+from nucseg_ray.model.bundle import (
+    FORMS,
+    Bundle,
+    add_forms,
+    read_arrays,
+    read_bundle,
+    record_metrics,
+    write_arrays,
+    write_bundle,
+)
 
 ARCHITECTURE = Architecture(("nucleus", "distance"), decoder_filters=(8, 8, 8, 8), skip_filters=(4, 4, 4, 4))
 ARRAYS = {"head/kernel:0": np.arange(6, dtype=np.float64).reshape(2, 3) / 7, "head/bias:0": np.float32([1, -0.0])}
@@ -69,7 +78,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 
 def test_the_fingerprint_is_of_what_decides_results(tmp_path: Path) -> None:
     first = write(tmp_path / "a")
-    record_metrics(tmp_path / "a", {"ap50": 0.9})
+    record_metrics(tmp_path / "a", {"ap50": 0.9}, default_form="tensorflow")
     assert read_bundle(tmp_path / "a").metrics == {"ap50": 0.9}
     assert read_bundle(tmp_path / "a").fingerprint == first.fingerprint
     assert write(tmp_path / "b", training={"seed": 5}).fingerprint == first.fingerprint
@@ -87,6 +96,22 @@ def test_the_fingerprint_is_of_what_decides_results(tmp_path: Path) -> None:
         ),
     ]
     assert len({first.fingerprint, *(other.fingerprint for other in others)}) == 5
+
+
+def test_forms_are_added_and_guarded(tmp_path: Path) -> None:
+    assert (write(tmp_path).forms, write(tmp_path).default_form) == ((), "tensorflow")
+    added = add_forms(tmp_path, {name: name.encode() for names in FORMS.values() for name in names})
+    assert added.forms == ("float32", "int8") and added.default_form == "tensorflow"
+    assert added.network("int8").read_bytes() == b"network_int8.xml"
+    assert added.weights().keys() == ARRAYS.keys()
+    record_metrics(tmp_path, {}, default_form="int8")
+    assert read_bundle(tmp_path) == replace(added, default_form="int8")
+    (tmp_path / "network_float32.bin").write_bytes(b"other")
+    with pytest.raises(ModelError, match=r"network_float32\.bin: its SHA-256"):
+        read_bundle(tmp_path)
+    (tmp_path / "network_float32.bin").unlink()
+    with pytest.raises(MissingInputError, match=r"network_float32\.bin: missing"):
+        read_bundle(tmp_path)
 
 
 @pytest.mark.parametrize("path", ["nothing", "file"])
@@ -117,14 +142,17 @@ def test_missing_weights_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        pytest.param(lambda stored: stored.update(format=2), "format 1, found 2", id="newer"),
-        pytest.param(lambda stored: stored.pop("format"), "format 1, found None", id="no format"),
+        pytest.param(lambda stored: stored.update(format=3), "format 2, found 3", id="newer"),
+        pytest.param(lambda stored: stored.pop("format"), "format 2, found None", id="no format"),
         pytest.param(lambda stored: stored.pop("labels"), r"\['labels'\] missing", id="no labels"),
         pytest.param(lambda stored: stored.pop("training"), r"\['training'\] missing", id="no training"),
-        pytest.param(lambda stored: stored["files"].update({"extra.bin": "0"}), "and no other", id="extra file"),
-        pytest.param(lambda stored: stored.update(files={"../weights.npz": "0"}), "and no other", id="traversal"),
-        pytest.param(lambda stored: stored.update(files={"/etc/hostname": "0"}), "and no other", id="absolute"),
-        pytest.param(lambda stored: stored.update(files=["weights.npz"]), "and no other", id="list of files"),
+        pytest.param(lambda stored: stored["files"].update({"extra.bin": "0"}), "nothing else", id="extra file"),
+        pytest.param(lambda stored: stored.update(files={"../weights.npz": "0"}), "nothing else", id="traversal"),
+        pytest.param(lambda stored: stored.update(files={"/etc/hostname": "0"}), "nothing else", id="absolute"),
+        pytest.param(lambda stored: stored.update(files=["weights.npz"]), "nothing else", id="list of files"),
+        pytest.param(lambda stored: stored["files"].update({"network_int8.xml": "0"}), "whole forms", id="half a form"),
+        pytest.param(lambda stored: stored.update(default_form="int8"), "'int8' is not in it", id="default form"),
+        pytest.param(lambda stored: stored.pop("default_form"), r"\['default_form'\] missing", id="no default form"),
         pytest.param(lambda stored: stored["labels"].update(kind="stars"), "stars", id="labels kind"),
         pytest.param(lambda stored: stored["labels"].update(threshold=7), "threshold", id="labels setting"),
         pytest.param(lambda stored: stored["normalisation"].update(kind="z"), "'z' is unknown", id="normalisation"),

@@ -65,10 +65,29 @@ def test_padding_and_tiling_add_nothing_of_their_own(bundle: Bundle, shape: tupl
     normalised = bundle.normalisation.normalise(image)
     plane = normalised if normalised.ndim == 2 else normalised[..., 0]
     assert np.abs(maps - 255.0 * plane[..., np.newaxis]).max() <= 0.5 + 1e-3
-    assert {shape[0] for shape in network.shapes} == {1}  # one tile a call
-    assert all(height % 32 == width % 32 == 0 and channels == 3 for _, height, width, channels in network.shapes)
-    assert len(set(network.shapes)) == 1
-    assert len(network.shapes) == len(plan_tiles((shape[0], shape[1]), tile_px=96, overlap_px=20))
+    assert all(height % 64 == width % 64 == 0 and channels == 3 for _, height, width, channels in network.shapes)
+    assert len({shape[1:] for shape in network.shapes}) == 1
+    tiles = plan_tiles((shape[0], shape[1]), tile_px=96, overlap_px=20)
+    assert sum(shape[0] for shape in network.shapes) == len(tiles)
+
+
+def test_images_together_are_as_each_alone(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(4)
+    shapes = [(64, 64), (300, 90), (1, 1), (60, 64, 3), (64, 64), (130, 130)]
+    images = [rng.integers(0, 255, shape, np.uint8) for shape in shapes]
+    network = Brightness()
+    segmenter = Segmenter(bundle, network, tiling=Tiling(tile_px=96, overlap_px=20))
+    together = segmenter.maps_of(images)
+    calls = len(network.shapes)
+    assert calls == 2  # one of each shape of tile: 64 x 64, and 128 x 128
+    for image, maps in zip(images, together, strict=True):
+        np.testing.assert_array_equal(segmenter.maps(image), maps)
+    monkeypatch.setattr("nucseg_ray.model.segmenter.PIXELS_TOGETHER", 64 * 64)
+    network.shapes.clear()
+    for maps, alone in zip(segmenter.maps_of(images), together, strict=True):
+        np.testing.assert_array_equal(maps, alone)
+    assert {shape[0] for shape in network.shapes} == {1}
+    assert segmenter.maps_of([]) == []
 
 
 def test_tiles_join_to_the_whole(bundle: Bundle, unet: Any) -> None:
