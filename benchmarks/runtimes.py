@@ -161,9 +161,9 @@ def table(result: Mapping[str, Any]) -> str:
     lines = [
         f"# Runtimes of the network: {result['machine']['cores']} cores, {' x '.join(map(str, result['shape']))} px",
         "",
-        "Made by `benchmarks/runtimes.py`; medians of rounds that alternate. Scores are of the bundle's validation images.",
+        "Medians of rounds that alternate (`benchmarks/runtimes.py`). Scores: the bundle's validation images.",
         "",
-        "| form | network, images/s | ratio | start to first result, s | mean AP | AP@0.5 | mean AP against TensorFlow |",
+        "| form | network, images/s | ratio | start to first result, s | mean AP | AP@0.5 | against TensorFlow |",
         "|---|---|---|---|---|---|---|",
     ]
     for form, speed in result["network"].items():
