@@ -17,14 +17,20 @@ class Settings(BaseModel):
 class TrainSettings(Settings):
     """Train a MobileNetV2 U-Net on labelled images.
 
-    Example: python jobs/train.py --data stage1_train --index index.csv --validation-fold 0 --output model
+    Example: python jobs/train.py --data stage1_train --index index.csv --fold 0 --output model
     """
 
-    data: str = Field(description="folder of labelled images: <id>/images + <id>/masks, or images/ + masks/")
+    data: str = Field(
+        description="labelled images: folder (<id>/images + <id>/masks, or images/ + masks/), packed set, or manifest "
+        "(CSV or Parquet: image, mask and any of group, kind, fold)"
+    )
     output: str = Field(description="new folder for the model bundle, scores and pictures")
     index: str | None = Field(None, description="CSV with a row an image: ImageId and any of group, kind, fold")
-    validation_fold: int | None = Field(None, description="validate on this fold of the index", ge=0)
+    validation_data: str | None = Field(None, description="labelled images to validate on, instead of a part of --data")
+    folds: int | None = Field(None, description="cut the images into so many folds, by group; needs --fold", ge=2)
+    fold: int | None = Field(None, description="validate on this fold, of --folds or of the index", ge=0)
     validation_fraction: float = Field(0.2, description="part of the images to validate on, without folds", gt=0, lt=1)
+    resume: bool = Field(False, description="go on from the last checkpoint in --output, with the same split and seeds")
 
     maps: Literal["distance", "foreground"] = Field(
         "distance", description="predict nucleus and distance to its border, or the foreground alone"
@@ -51,6 +57,7 @@ class TrainSettings(Settings):
     threads_per_worker: int = Field(2, description="TensorFlow's threads in each worker", ge=1)
     max_restarts: int = Field(3, description="how often a dead worker is replaced before the run fails", ge=0)
     pictures: int = Field(6, description="validation images shown before and after training", ge=1)
+    mlflow: str | None = Field(None, description="URI of an MLflow tracking server (or folder) to log to as well")
 
 
 class PredictSettings(Settings):
@@ -70,6 +77,8 @@ class PredictSettings(Settings):
     max_failed: str = Field("0", description="exit with 3 when more sites failed than N, or than P%%")
     retry_failed: bool = Field(False, description="try the failed sites of earlier runs again")
     overwrite: bool = Field(False, description="delete what an earlier run left in the output, and start afresh")
+
+    preflight: bool = Field(True, description="try one site through every stage before the long run")
 
     runtime: Literal["auto", "openvino", "tensorflow"] = Field(
         "auto", description="what runs the network: OpenVINO on CPUs, TensorFlow on GPUs"
@@ -118,3 +127,26 @@ class EvaluateSettings(Settings):
     use_gpu: bool = Field(False, description="run the network on GPUs, one an actor")
     cpus_per_actor: float = Field(1.0, description="CPUs that Ray reserves for each actor", gt=0)
     threads_per_actor: int = Field(2, description="the network's threads in each actor", ge=1)
+
+
+class PackSettings(Settings):
+    """Pack labelled images into a few Parquet files, to train from without fetching thousands of small files.
+
+    Example: python jobs/pack.py --data stage1_train --index index.csv --output s3://bucket/packed
+    """
+
+    data: str = Field(description="labelled images, as train.py takes them")
+    output: str = Field(description="new folder for the packed set; give it to train.py as --data")
+    index: str | None = Field(None, description="CSV with a row an image: ImageId and any of group, kind, fold")
+    images_per_part: int = Field(64, description="images in each Parquet file", ge=1)
+
+
+class ExportSettings(Settings):
+    """Write the network of a model bundle for other software: a TensorFlow SavedModel, ONNX, or both.
+
+    Example: nucseg export --model model --output exported --to onnx
+    """
+
+    model: str = Field(description="folder of a model bundle")
+    output: str = Field(description="new folder to write to")
+    to: Literal["savedmodel", "onnx", "both"] = Field("both", description="format")

@@ -41,7 +41,7 @@ def test_every_setting_is_explained(settings_class: type[Settings]) -> None:
         (TrainSettings, "epochs", [1, 50], [0, -1, 1.5, "many"]),
         (TrainSettings, "crop_px", [64, 96, 256], [32, 65, 100]),
         (TrainSettings, "validation_fraction", [0.01, 0.99], [0, 1, -0.2]),
-        (TrainSettings, "validation_fold", [None, 0, 3], [-1]),
+        (TrainSettings, "fold", [None, 0, 3], [-1]),
         (TrainSettings, "learning_rate", [1e-5], [0, -1]),
         (TrainSettings, "maps", ["distance", "foreground"], ["nucleus", ""]),
         (TrainSettings, "normalisation", ["percentile", "full-range"], ["full_range"]),

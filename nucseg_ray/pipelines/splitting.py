@@ -42,15 +42,15 @@ def _by_fold(samples: Sequence[Sample], fold: int) -> tuple[list[Sample], list[S
     folds = sorted({sample.fold for sample in samples if sample.fold is not None})
     if fold not in folds:
         known = ", ".join(map(str, folds)) or "no fold column (give --index)"
-        raise UsageError(f"--validation-fold {fold}: not in the index; found {known}")
+        raise UsageError(f"--fold {fold}: not in the index; found {known}")
     validation = [sample for sample in samples if sample.fold == fold]
     train = [sample for sample in samples if sample.fold != fold]
     shared = {sample.group for sample in validation} & {sample.group for sample in train}
     if shared:
         raise UsageError(
-            f"--validation-fold {fold}: group {sorted(shared)[0]!r} lies in this fold and in another; crops of one "
+            f"--fold {fold}: group {sorted(shared)[0]!r} lies in this fold and in another; crops of one "
             "picture on both sides would flatter the score. Correct the index."
         )
     if not train:
-        raise UsageError(f"--validation-fold {fold}: every image is in this fold; none is left to train on")
+        raise UsageError(f"--fold {fold}: every image is in this fold; none is left to train on")
     return train, validation

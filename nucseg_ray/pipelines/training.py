@@ -71,7 +71,7 @@ def run_train(settings: TrainSettings) -> dict[str, Any]:
     architecture = Architecture(map_names=variant.map_names)
     found = find_training_set(Location(settings.data), index=_optional(settings.index))
     train, validation = split_samples(
-        found.samples, fold=settings.validation_fold, fraction=settings.validation_fraction, seed=settings.seed
+        found.samples, fold=settings.fold, fraction=settings.validation_fraction, seed=settings.seed
     )
     if len(validation) < settings.workers:
         raise UsageError(

@@ -108,7 +108,7 @@ def test_a_model_is_not_written_over(tiny_model: Path, tiny_set: Path, call: Cal
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
-        (("--validation-fold", "3"), "--validation-fold 3: not in the index; found no fold column (give --index)"),
+        (("--fold", "3"), "--fold 3: not in the index; found no fold column (give --index)"),
         (("--workers", "2"), "leave less than one for the tasks that read images"),
         (("--workers", "3", "--cpus-per-worker", "0.1"), "--batch-size 16: not divisible by --workers 3"),
         (("--workers", "8", "--cpus-per-worker", "0.1"), "expected a validation image for each, found 5"),
