@@ -44,7 +44,7 @@ def crop(
     gives the same crop, bit for bit.
     """
     if rng.random() < augmentation.empty_probability:
-        return _empty_crop(crop_px, targets.shape[2], rng)
+        return empty_crop(crop_px, targets.shape[2], rng)
     scale = _draw_scale(augmentation, rng)
     window = _draw_window(image.shape[0], image.shape[1], crop_px=crop_px, scale=scale, rng=rng)
     flips_and_turns = int(rng.integers(8))
@@ -138,7 +138,7 @@ def _add_noise(pixels: NDArray[np.uint8], sigma: float, *, grey: bool, rng: np.r
     return np.clip(pixels + noise + 0.5, 0, 255).astype(np.uint8)
 
 
-def _empty_crop(crop_px: int, n_maps: int, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def empty_crop(crop_px: int, n_maps: int, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Give an image of background and noise with nothing in it: what an empty well looks like.
 
     Grey or in colour, the noise rough or smooth, up to the contrast that stretching percentiles gives it.

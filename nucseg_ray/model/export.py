@@ -47,6 +47,7 @@ def export_forms(
         nncf.Dataset([image[np.newaxis] for image in calibration]),
         subset_size=len(calibration),
         preset=nncf.QuantizationPreset.MIXED,
+        fast_bias_correction=False,  # ten seconds more, and closer to the reference
     )
     return {**files, **_files(INT8, quantised)}
 
