@@ -16,7 +16,7 @@ from nucseg_ray.flags import HELP_WIDTH, described, grouped, metavar
 from nucseg_ray.storage.fetch import fetch_bytes
 from nucseg_ray.storage.locations import Location
 
-NEVER_FOLD = 1 << 30
+_NEVER_FOLD = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ def read_settings_file(path: str) -> SettingsFile:
     try:
         root = yaml.compose(content, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
-        raise UsageError(f"{path}: expected YAML; {_problem(error)}") from error
+        raise UsageError(f"{path}: expected YAML in UTF-8; {_problem(error)}") from error
     if root is None:
         return SettingsFile(path)
     if not isinstance(root, yaml.MappingNode):
@@ -85,32 +85,46 @@ def _lines(settings_class: type[Settings], values: Mapping[str, Any], *, prog: s
             yield ""
             yield from textwrap.wrap(text, HELP_WIDTH, initial_indent="# ", subsequent_indent="# ")
             if name in values:
-                line = yaml.dump({name: values[name]}, Dumper=_Dumper, allow_unicode=True, width=NEVER_FOLD)
-                yield line.rstrip("\n")
+                yield _line(name, values[name])
             else:
                 yield f"# {name}: {metavar(definition)}"
 
 
+def _line(name: str, value: Any) -> str:
+    # PyYAML would write a line separator such as U+0085 as it is, and read it as a space.
+    as_it_is = str(value).isprintable()
+    return yaml.dump({name: value}, Dumper=_Dumper, allow_unicode=as_it_is, width=_NEVER_FOLD).rstrip("\n")
+
+
 def _value(node: yaml.Node, *, where: str) -> Any:
-    if isinstance(node, yaml.SequenceNode):
-        return [_value(item, where=where) for item in node.value]
-    # What the safe loader refuses is a tag such as !!python/name: it does not mean the text behind it.
-    if not isinstance(node, yaml.ScalarNode) or node.tag not in yaml.SafeLoader.yaml_constructors:
+    if isinstance(node, yaml.SequenceNode) and _is_plain(node):
+        return [_text(item, where=where) for item in node.value]
+    return _text(node, where=where)
+
+
+def _text(node: yaml.Node, *, where: str) -> str | None:
+    if not isinstance(node, yaml.ScalarNode) or not _is_plain(node):
         raise UsageError(f"{where}: expected a value or a list of values, found {_kind(node)}")
-    return None if node.tag == "tag:yaml.org,2002:null" else node.value
+    return None if node.tag == "tag:yaml.org,2002:null" else str(node.value)
+
+
+def _is_plain(node: yaml.Node) -> bool:
+    """Tell whether the safe loader would take it; a tag such as !!python/name does not mean the text behind it."""
+    return node.tag in yaml.SafeLoader.yaml_constructors
 
 
 def _kind(node: yaml.Node) -> str:
+    if not _is_plain(node):
+        return f"the tag {node.tag}"
     if isinstance(node, yaml.ScalarNode):
-        text = textwrap.shorten(node.value, 60)
-        return repr(text) if node.tag in yaml.SafeLoader.yaml_constructors else f"the tag {node.tag}"
+        return repr(textwrap.shorten(node.value, 60))
     return "a mapping" if isinstance(node, yaml.MappingNode) else "a list"
 
 
 def _problem(error: yaml.YAMLError) -> str:
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         return f"line {error.problem_mark.line + 1}: {error.problem}"
-    return str(error)
+    return str(error).splitlines()[0]
 
 
 class _Dumper(yaml.SafeDumper):
