@@ -70,6 +70,8 @@ def _known(settings_class: type[Settings], flags: Mapping[str, Any], file: Setti
 
 
 def _explain(detail: Any, flags: Mapping[str, Any], file: SettingsFile) -> str:
+    if not detail["loc"]:  # a check of several settings together: it names them itself
+        return str(detail["msg"]).removeprefix("Value error, ")
     name = str(detail["loc"][0])
     if detail["type"] == "missing":
         return f"{flag(name)} is required{f', here or in {file.path}' if file.path else ''}; see --help"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import shutil
 import types
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal, NoReturn, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
@@ -61,17 +60,17 @@ def flag(name: str) -> str:
 
 def summary(settings_class: type[Settings]) -> str:
     """Give the one line that says what a command does."""
-    return (settings_class.__doc__ or "").strip().splitlines()[0]
+    return (settings_class.__doc__ or "").strip().partition("\n")[0]
 
 
-def grouped(settings_class: type[Settings]) -> dict[str, Mapping[str, FieldInfo]]:
+def grouped(settings_class: type[Settings]) -> dict[str, dict[str, FieldInfo]]:
     """Give the fields by the title of their group, both in the order of the class."""
     groups: dict[str, dict[str, FieldInfo]] = {}
     title = "flags"
     for name, field in settings_class.model_fields.items():
         title = settings_class.groups.get(name, title)
         groups.setdefault(title, {})[name] = field
-    return {**groups}
+    return groups
 
 
 def described(field: FieldInfo) -> str:

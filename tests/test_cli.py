@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args, get_origin
 
 import pytest
 import yaml
+from pydantic import Field, model_validator
 
 from nucseg_ray.cli import parse
 from nucseg_ray.config import (
@@ -233,6 +234,21 @@ def test_wrong_keys_and_values_are_named(text: str, message: str, tmp_path: Path
     needed = [] if text.startswith("data") else ["--data", "d"]
     with pytest.raises(UsageError, match=f"^{re.escape(str(file))}, {message}"):
         parse(TrainSettings, [*needed, "--output", "o", "--config", str(file)], prog="train.py")
+
+
+def test_a_check_of_several_settings_speaks_for_itself() -> None:
+    class Range(Settings):
+        lowest: int = Field(0, description="from")
+        highest: int = Field(9, description="to")
+
+        @model_validator(mode="after")
+        def _check(self) -> Range:
+            if self.lowest > self.highest:
+                raise ValueError("--lowest is above --highest")
+            return self
+
+    with pytest.raises(UsageError, match="^--lowest is above --highest$"):
+        parse(Range, ["--lowest", "10"], prog="job.py")
 
 
 def test_what_is_missing_in_flags_and_file_is_told(tmp_path: Path) -> None:
