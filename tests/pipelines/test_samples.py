@@ -25,7 +25,7 @@ def _read(folder: Path) -> dict[str, dict[str, Any]]:
     """Read a training set through Ray; rows by image id."""
     found = find_training_set(Location(str(folder)))
     rows: dict[str, dict[str, Any]] = {}
-    for table in ray.get(read_samples(found.root, found.samples).to_arrow_refs()):
+    for table in ray.get(read_samples(found).to_arrow_refs()):
         assert table.schema.names == SAMPLE_SCHEMA.names
         for row in range(table.num_rows):
             values = {name: table.column(name)[row].as_py() for name in ("kind", "overlap_px", "n_empty", "error")}
