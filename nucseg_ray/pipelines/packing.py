@@ -83,15 +83,19 @@ def _cut(training_set: TrainingSet, images_per_part: int) -> list[tuple[Sample, 
 def _pack_all(training_set: TrainingSet, cuts: Sequence[Sequence[Sample]], output: Location) -> list[_PartDone]:
     pending = [_pack_part.remote(training_set.only(cut), output, part_name(number)) for number, cut in enumerate(cuts)]
     done: list[_PartDone] = []
-    for reference in pending:
+    refused: list[OutputError] = []
+    # All are waited for, also after an error: no task may write once the run has ended, and cancelling a task that is
+    # about to end kills the driver in Ray 2.60 ("Tried to complete task that was not pending").
+    for number, reference in enumerate(pending, 1):
         packed = ray.get(reference)
         if isinstance(packed, OutputError):
-            for other in pending:
-                ray.cancel(other)
-            raise packed
-        done.append(packed)
-        if len(done) % max(1, len(cuts) // 10) == 0:
-            logger.info("%d of %d parts are packed", len(done), len(cuts))
+            refused.append(packed)
+        else:
+            done.append(packed)
+        if number % max(1, len(cuts) // 10) == 0:
+            logger.info("%d of %d parts are done", number, len(cuts))
+    if refused:
+        raise refused[0]
     return done
 
 
