@@ -137,7 +137,7 @@ def _score_flags_model(settings: EvaluateSettings) -> Scores:
         known = sorted({sample.fold for sample in found.samples if sample.fold is not None})
         raise UsageError(f"--fold {settings.fold}: no image is in it; found the folds {known or 'none (give --index)'}")
     logger.info("%s: %s; scoring %d images", found.root, found.layout, len(samples))
-    return score_model(bundle, read_samples(found.root, samples), actors)
+    return score_model(bundle, read_samples(found.only(samples)), actors)
 
 
 def _score_masks(masks: Location, truth: Location) -> Scores:

@@ -19,8 +19,7 @@ from nucseg_ray.pipelines.crops import Prepared, validation_crops
 from nucseg_ray.pipelines.evaluation import Scores, score_model
 from nucseg_ray.pipelines.network import ActorPool
 from nucseg_ray.pipelines.samples import read_samples
-from nucseg_ray.storage.locations import Location
-from nucseg_ray.storage.training_sets import Sample
+from nucseg_ray.storage.training_sets import TrainingSet
 
 CALIBRATION_IMAGES, CALIBRATION_EMPTY = 48, 16
 CALIBRATION_PX = 256
@@ -68,9 +67,7 @@ def export_bundle(bundle: Bundle, *, calibration: NDArray[np.uint8]) -> Bundle:
     return exported
 
 
-def score_forms(
-    bundle: Bundle, root: Location, samples: Sequence[Sample], settings: TrainSettings
-) -> dict[str, Scores]:
+def score_forms(bundle: Bundle, validation: TrainingSet, settings: TrainSettings) -> dict[str, Scores]:
     """Score the reference, and each form of a bundle that this machine can run, on whole images."""
     able = [form for form in bundle.forms if form != INT8 or multiplies_int8_exactly()]
     if able != list(bundle.forms):
@@ -78,7 +75,7 @@ def score_forms(
     return {
         form: score_model(
             bundle,
-            read_samples(root, samples),
+            read_samples(validation),
             ActorPool(
                 form=form,
                 actors=settings.workers,

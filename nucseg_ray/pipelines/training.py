@@ -31,13 +31,13 @@ from nucseg_ray.pipelines.progress import duration, relayed_board
 from nucseg_ray.pipelines.resources import check_room
 from nucseg_ray.pipelines.samples import read_samples, refuse_unreadable, report_oddities
 from nucseg_ray.pipelines.session import native_stderr_silenced
-from nucseg_ray.pipelines.splitting import split_samples
+from nucseg_ray.pipelines.splitting import log_split, split_training_data
 from nucseg_ray.pipelines.train_loop import BEST, HISTORY, PICTURES, LoopPlan, train_worker
 from nucseg_ray.report.curves import learning_curves
 from nucseg_ray.report.pictures import before_after_picture
 from nucseg_ray.storage.atomic import write_bytes, write_json
 from nucseg_ray.storage.locations import Location
-from nucseg_ray.storage.training_sets import Sample, find_training_set
+from nucseg_ray.storage.training_sets import Sample
 
 CHECKPOINTS = "checkpoints"
 logger = logging.getLogger(__name__)
@@ -69,23 +69,19 @@ def run_train(settings: TrainSettings) -> dict[str, Any]:
     variant: LabelVariant = DistanceLabels() if settings.maps == "distance" else ForegroundLabels()
     normalisation: Normalisation = Percentile() if settings.normalisation == "percentile" else FullRange()
     architecture = Architecture(map_names=variant.map_names)
-    found = find_training_set(Location(settings.data), index=_optional(settings.index))
-    train, validation = split_samples(
-        found.samples, fold=settings.fold, fraction=settings.validation_fraction, seed=settings.seed
-    )
+    split = split_training_data(settings)
+    train, validation = split.train.samples, split.validation.samples
     if len(validation) < settings.workers:
         raise UsageError(
             f"--workers {settings.workers}: expected a validation image for each, found {len(validation)}; add images, "
             "or lower --workers"
         )
-    logger.info(
-        "%s: %s; %d images to train on, %d to validate on", found.root, found.layout, len(train), len(validation)
-    )
+    log_split(split)
     # A download that fails should fail before the images are read.
     weights = _initial_weights(architecture, settings)
     prepared = [
-        prepare(read_samples(found.root, side), normalisation=normalisation, labels=variant)
-        for side in (train, validation)
+        prepare(read_samples(side), normalisation=normalisation, labels=variant)
+        for side in (split.train, split.validation)
     ]
     _report_prepared(prepared)
     write_json(Location(str(output / "settings.json")), settings.model_dump())
@@ -102,7 +98,7 @@ def run_train(settings: TrainSettings) -> dict[str, Any]:
     _write_history(output, trained, variant)
     export_bundle(bundle, calibration=calibration_crops(prepared[0]))
     logger.info("scoring the best weights on %d whole validation images", len(validation))
-    by_form = score_forms(read_bundle(output), found.root, validation, settings)
+    by_form = score_forms(read_bundle(output), split.validation, settings)
     scores = by_form[REFERENCE]
     write_scores(Location(str(output / "validation")), scores)
     summaries = {form: of_form.summary for form, of_form in by_form.items()}
@@ -266,7 +262,3 @@ def _write_history(output: Path, trained: _Trained, variant: LabelVariant) -> No
 def _fingerprint(samples: Sequence[Sample]) -> str:
     """Tell training sets apart by the names of their images."""
     return hashlib.sha256("\n".join(sample.image_id for sample in samples).encode()).hexdigest()[:16]
-
-
-def _optional(uri: str | None) -> Location | None:
-    return None if uri is None else Location(uri)
