@@ -16,6 +16,7 @@ from nucseg_ray.model.bundle import FORMS, INT8, REFERENCE, Bundle, add_forms
 from nucseg_ray.model.processor import multiplies_int8_exactly
 from nucseg_ray.pipelines.crops import Prepared, validation_crops
 from nucseg_ray.pipelines.evaluation import Scores, score_model
+from nucseg_ray.pipelines.models import ship
 from nucseg_ray.pipelines.network import ActorPool
 from nucseg_ray.pipelines.samples import read_samples
 from nucseg_ray.storage.locations import Location
@@ -70,6 +71,7 @@ def score_forms(
     able = [form for form in bundle.forms if form != INT8 or multiplies_int8_exactly()]
     if able != list(bundle.forms):
         logger.warning("this processor cannot compute int8 exactly: that form stays unscored, float32 is the default")
+    files = ship(bundle)
     return {
         form: score_model(
             bundle,
@@ -81,6 +83,7 @@ def score_forms(
                 threads=settings.threads_per_worker,
                 use_gpu=settings.use_gpu and form == REFERENCE,
             ),
+            files=files,
         )
         for form in (REFERENCE, *able)
     }
