@@ -51,6 +51,11 @@ class Bundle:
     metrics: Mapping[str, Any]
     fingerprint: str
 
+    @property
+    def file_names(self) -> tuple[str, ...]:
+        """The names of its files in the folder, ``model.json`` last: a copy is no bundle before it is whole."""
+        return (WEIGHTS, *(name for form in self.forms for name in FORMS[form]), MODEL_JSON)
+
     def network(self, form: str) -> Path:
         """Give the file of the network in one of the bundle's forms.
 

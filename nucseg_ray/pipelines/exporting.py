@@ -17,6 +17,7 @@ from nucseg_ray.model.bundle import FORMS, INT8, REFERENCE, Bundle, add_forms
 from nucseg_ray.model.processor import multiplies_int8_exactly
 from nucseg_ray.pipelines.crops import Prepared, validation_crops
 from nucseg_ray.pipelines.evaluation import Scores, score_model
+from nucseg_ray.pipelines.models import ship
 from nucseg_ray.pipelines.network import ActorPool
 from nucseg_ray.pipelines.samples import read_samples
 from nucseg_ray.storage.training_sets import TrainingSet
@@ -72,6 +73,7 @@ def score_forms(bundle: Bundle, validation: TrainingSet, settings: TrainSettings
     able = [form for form in bundle.forms if form != INT8 or multiplies_int8_exactly()]
     if able != list(bundle.forms):
         logger.warning("this processor cannot compute int8 exactly: that form stays unscored, float32 is the default")
+    files = ship(bundle)
     return {
         form: score_model(
             bundle,
@@ -83,6 +85,7 @@ def score_forms(bundle: Bundle, validation: TrainingSet, settings: TrainSettings
                 threads=settings.threads_per_worker,
                 use_gpu=settings.use_gpu and form == REFERENCE,
             ),
+            files=files,
         )
         for form in (REFERENCE, *able)
     }
