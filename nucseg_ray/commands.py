@@ -16,6 +16,7 @@ from nucseg_ray.cli import parse
 from nucseg_ray.config import EvaluateSettings, PredictSettings, Settings, TrainSettings
 from nucseg_ray.config_synthesize import SynthesizeSettings
 from nucseg_ray.errors import NucsegError
+from nucseg_ray.submitted import refuse_vanishing_output, with_hint
 
 OK, WRONG_INPUT, TOO_MANY_FAILED, INTERRUPTED = 0, 2, 3, 130
 SettingsT = TypeVar("SettingsT", bound=Settings)
@@ -74,10 +75,11 @@ def _run(settings_class: type[SettingsT], argv: Sequence[str], work: Callable[[S
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     try:
         settings = parse(settings_class, argv, prog=prog)
+        refuse_vanishing_output(settings)
         with _session():
             return work(settings)
     except NucsegError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)  # noqa: T201
+        print(f"error: {with_hint(' '.join(str(error).split()))}", file=sys.stderr)  # noqa: T201
         return WRONG_INPUT
     except KeyboardInterrupt:
         print("interrupted; what is done stays done, the same command goes on", file=sys.stderr)  # noqa: T201
