@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import socket
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
-from numpy.typing import NDArray
 
-from nucseg_ray.errors import MissingInputError, ModelError, NucsegError, OutputError
+from nucseg_ray.errors import InputError, MissingInputError, ModelError, NucsegError, OutputError
 from nucseg_ray.imaging.codecs import encode_label_png
 from nucseg_ray.imaging.labels import LabelVariant
 from nucseg_ray.imaging.measure import measure
@@ -21,14 +22,14 @@ from nucseg_ray.storage.atomic import write_bytes
 from nucseg_ray.storage.fetch import fetch_bytes
 from nucseg_ray.storage.locations import Location
 
-# The first image through a network pays for its compilation. Where that is quick, others are sent after it and timed.
-QUICK_S = 1.0
+# The first site pays for imports and for compiling the network. Where that is quick, it goes through once more, timed.
+QUICK_S = 5.0
 # Each stage: what could not be done, and what to do about it.
 STAGES = {
     "model": ("load the model", "copy or train the bundle again, or name another --model"),
-    "read": ("read", "check --input"),
-    "network": ("run the network", "try another --runtime or a smaller --tile-px"),
-    "label": ("turn maps into labels", "train the model again with this version"),
+    "read": ("read the image", "check --input"),
+    "network": ("run the network on the image", "try another --runtime or a smaller --tile-px"),
+    "label": ("find the nuclei", "train the model again with this version"),
     "measure": ("measure the nuclei", "report it with the image"),
     "encode": ("encode the mask", "report it with the image"),
 }
@@ -54,7 +55,7 @@ class Trial:
     labelling, measuring and encoding it.
     """
 
-    unreadable: tuple[str, ...]
+    unreadable: tuple[str, ...] = ()
     site: str | None = None
     n_nuclei: int = 0
     mask_bytes: int = 0
@@ -66,38 +67,67 @@ class Trial:
 
 def try_site(order: Order) -> Trial | NucsegError:
     """Take one site through every stage; gives the error instead where a stage fails, since Ray would wrap it."""
-    stage, site = "model", ""
+    stages, site = _Stages(), ""
     try:
         answer_probe(order.probe)
-        actor = MapActor(model=order.model, pool=order.actors)
-        stage, began = "read", time.monotonic()
-        found, unreadable = _first_readable(order)
-        if found is None:
+        with stages("model"):
+            actor = MapActor(model=order.model, pool=order.actors)
+        with stages("read"):
+            row, unreadable = _first_readable(order)
+        if row is None:
             return Trial(unreadable)
-        read, image, site = found
-        other_s = time.monotonic() - began
-        stage = "network"
-        maps, predict_s, at_a_time = _predict(actor, read, order.actors)
-        stage, began = "label", time.monotonic()
-        labels = order.labels.label(maps)
-        stage = "measure"
-        columns = measure(labels, image)
-        stage = "encode"
-        png = encode_label_png(labels)
-        return Trial(
-            unreadable,
-            site=site,
-            n_nuclei=len(columns["ObjectNumber"]),
-            mask_bytes=len(png),
-            table_bytes=sum(column.nbytes for column in columns.values()),
-            predict_s=predict_s,
-            at_a_time=at_a_time,
-            other_s=other_s + time.monotonic() - began,
-        )
+        site = row.column("planes")[0].as_py()[0]
+        trial = _through(row, order, actor, stages, copies=1)
+        if trial.predict_s + trial.other_s < QUICK_S:
+            trial = _through(row, order, actor, stages, copies=order.actors.threads)
+        return replace(trial, site=site, unreadable=unreadable)
     except OutputError as error:
         return error
     except Exception as error:
-        return _failure(stage, site, error)
+        return _failure(stages.current, site, error)
+
+
+class _Stages:
+    """Knows which stage is under way, and how long each took last."""
+
+    def __init__(self) -> None:
+        self.current = ""
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        """Be in a stage while the block runs."""
+        self.current, began = stage, time.monotonic()
+        yield
+        self.seconds[stage] = time.monotonic() - began
+
+
+def _through(row: pa.Table, order: Order, actor: MapActor, stages: _Stages, *, copies: int) -> Trial:
+    """Take a site through; the network gets so many copies, as it gets the sites of a block, to be kept busy."""
+    with stages("read"):
+        read = read_batch(row, root=order.root)
+        image = unpack("image", read, 0)
+        if image is None:  # it was there a moment ago
+            raise InputError(read.column("error")[0].as_py())
+    with stages("network"):
+        predicted = actor(pa.concat_tables([read] * copies))
+        maps = unpack("maps", predicted, 0)
+        if maps is None:
+            raise ModelError(predicted.column("error")[0].as_py())
+    with stages("label"):
+        labels = order.labels.label(maps)
+    with stages("measure"):
+        columns = measure(labels, image)
+    with stages("encode"):
+        png = encode_label_png(labels)
+    return Trial(
+        n_nuclei=len(columns["ObjectNumber"]),
+        mask_bytes=len(png),
+        table_bytes=sum(column.nbytes for column in columns.values()),
+        predict_s=stages.seconds["network"] / copies,
+        at_a_time=copies,
+        other_s=sum(stages.seconds[stage] for stage in ("read", "label", "measure", "encode")),
+    )
 
 
 def answer_probe(probe: Location) -> None:
@@ -123,38 +153,24 @@ def answer_to(question: bytes) -> bytes:
     return question[::-1]
 
 
-def _first_readable(order: Order) -> tuple[tuple[pa.Table, NDArray[Any], str] | None, tuple[str, ...]]:
-    """Read row by row until one has an image; gives its row, image and file, and why those before it had none."""
+def _first_readable(order: Order) -> tuple[pa.Table | None, tuple[str, ...]]:
+    """Read row by row until one has an image; gives that row of the manifest, and why those before it had none."""
     unreadable: list[str] = []
-    for row in range(order.rows.num_rows):
-        read = read_batch(order.rows.slice(row, 1), root=order.root)
-        image = unpack("image", read, 0)
-        if image is not None:
-            return (read, image, order.rows.column("planes")[row].as_py()[0]), tuple(unreadable)
-        unreadable.append(read.column("error")[0].as_py())
+    for number in range(order.rows.num_rows):
+        row = order.rows.slice(number, 1)
+        read = read_batch(row, root=order.root)
+        problem = read.column("error")[0].as_py()
+        if problem is None:
+            return row, tuple(unreadable)
+        unreadable.append(problem)
     return None, tuple(unreadable)
 
 
-def _predict(actor: MapActor, read: pa.Table, pool: ActorPool) -> tuple[Any, float, int]:
-    """Predict a site's maps; gives them, and the seconds that an image takes where so many are under way together."""
-    began = time.monotonic()
-    predicted = actor(read)
-    first_s = time.monotonic() - began
-    maps = unpack("maps", predicted, 0)
-    if maps is None:
-        raise ModelError(predicted.column("error")[0].as_py())
-    if first_s > QUICK_S:
-        return maps, first_s, 1
-    began = time.monotonic()
-    actor(pa.concat_tables([read] * pool.threads))
-    return maps, (time.monotonic() - began) / pool.threads, pool.threads
-
-
 def _failure(stage: str, site: str, error: Exception) -> NucsegError:
+    """Say which stage failed, of which site, and what to do; an error of our own says the last itself."""
     what, remedy = STAGES[stage]
-    told = str(error) if isinstance(error, NucsegError) else f"{type(error).__name__}: {error}; {remedy}"
-    message = f"preflight: could not {what}{' of ' + site if site else ''} (stage {stage}): {told}"
-    return type(error)(message) if isinstance(error, NucsegError) else _CLASSES.get(stage, NucsegError)(message)
-
-
-_CLASSES = {"model": ModelError, "network": ModelError}
+    where = f"preflight, stage {stage}: could not {what}{f' of {site}' if site else ''}: "
+    if isinstance(error, NucsegError):
+        return type(error)(where + str(error))
+    kind = ModelError if stage in ("model", "network") else NucsegError
+    return kind(f"{where}{type(error).__name__}: {error}; {remedy}, or begin without a trial with --no-preflight")
