@@ -91,7 +91,7 @@ def test_one_line_says_what_was_tried(
     with caplog.at_level(logging.INFO):
         account = run_predict(_settings(plate / "P1", tiny_model, tmp_path / "out"))
     assert str(account) == "24 sites = 22 segmented + 2 empty + 0 failed (of these, done before: 0)"
-    (line,) = [message for message in caplog.messages if "preflight" in message]
+    (line,) = [message for message in caplog.messages if message.startswith("preflight")]
     image = _image(plate / "P1", TRIED[0])
     told = re.fullmatch(
         rf"preflight took (\d+\.\d) s: {re.escape(str(tmp_path))}/out can be written, {re.escape(image.name)} went "
@@ -213,7 +213,7 @@ def test_sites_that_cannot_be_read_are_passed_over(
     with caplog.at_level(logging.INFO):
         account = run_predict(_settings(own_plate, tiny_model, tmp_path / "out"))
     assert (account.sites, account.failed) == (24, 2)
-    (line,) = [message for message in caplog.messages if "preflight" in message]
+    (line,) = [message for message in caplog.messages if message.startswith("preflight")]
     assert f"{_image(own_plate, TRIED[2]).name} went through every stage" in line
 
 
@@ -248,7 +248,7 @@ def test_an_output_on_s3_is_tried_there(
     with caplog.at_level(logging.INFO):
         account = run_predict(_settings(plate / "P1", tiny_model, out.uri))
     assert (account.sites, account.failed) == (24, 0)
-    (line,) = [message for message in caplog.messages if "preflight" in message]
+    (line,) = [message for message in caplog.messages if message.startswith("preflight")]
     assert f"{out} can be written" in line
     assert line.endswith("on 2 CPUs")  # nobody knows how much room a bucket has
     left = out.fs.find(out.path)
