@@ -27,6 +27,7 @@ from nucseg_ray.config import (
 from nucseg_ray.config_synthesize import SynthesizeSettings
 from nucseg_ray.errors import NucsegError
 from nucseg_ray.flags import summary
+from nucseg_ray.submitted import refuse_vanishing_output, with_hint
 
 OK, WRONG_INPUT, TOO_MANY_FAILED, INTERRUPTED = 0, 2, 3, 130
 SettingsT = TypeVar("SettingsT", bound=Settings)
@@ -46,6 +47,7 @@ class Command(Generic[SettingsT]):
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
         try:
             settings = parse(self.settings, argv, prog=prog or f"python jobs/{self.name}.py")
+            refuse_vanishing_output(settings)
             _quieten()
             with _session() if self.on_ray else nullcontext():
                 return self.work(settings)
@@ -138,7 +140,7 @@ def _overview() -> str:
 
 
 def _wrong(message: str) -> int:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
+    print(f"error: {with_hint(' '.join(message.split()))}", file=sys.stderr)  # noqa: T201
     return WRONG_INPUT
 
 

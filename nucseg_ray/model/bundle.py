@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nucseg_ray import __version__
 from nucseg_ray.errors import MissingInputError, ModelError
 from nucseg_ray.imaging.labels import LabelVariant, labels_from_dict
 from nucseg_ray.imaging.normalise import Normalisation, normalisation_from_dict
@@ -234,4 +235,6 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def _versions() -> dict[str, str]:
-    return {name: importlib.metadata.version(name) for name in ("nucseg_ray", "ray", "tensorflow", "numpy")}
+    # A submitted job runs from the uploaded source; this package need not be installed there, or is another version.
+    installed = {name: importlib.metadata.version(name) for name in ("ray", "tensorflow", "numpy")}
+    return {"nucseg_ray": __version__, **installed}

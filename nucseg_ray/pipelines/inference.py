@@ -20,9 +20,10 @@ from nucseg_ray.model.predictor import choose_form
 from nucseg_ray.pipelines.account import Account
 from nucseg_ray.pipelines.models import ModelFiles, fetch_bundle
 from nucseg_ray.pipelines.network import ActorPool, with_maps
+from nucseg_ray.pipelines.preflight import run_preflight
 from nucseg_ray.pipelines.progress import duration
 from nucseg_ray.pipelines.resources import check_room
-from nucseg_ray.pipelines.run_record import claim_output, clear_output, record_manifest
+from nucseg_ray.pipelines.run_record import check_output, claim_output, clear_output, record_manifest
 from nucseg_ray.pipelines.session import finite_retries
 from nucseg_ray.pipelines.sites import Sink, finish_batch, read_batch
 from nucseg_ray.plates.planning import Plan, plan
@@ -63,17 +64,27 @@ def run_predict(settings: PredictSettings) -> Account:
         list_files(root), root_name=root.name, channel=settings.channel, scheme=settings.scheme, z=settings.z
     )
     _log_plan(planned, root)
+    decisive = _decisive(settings, planned, bundle, actors.form)
     with Lease(out) as lease:
+        if not settings.overwrite:
+            check_output(out, decisive)
+            if settings.retry_failed:
+                drop_failed(out)
+        accepted = frozenset[str]() if settings.overwrite else committed_stems(out)
+        done = done_keys(out, accepted)
+        ahead, _ = _pending(planned.manifest, done)
+        if settings.preflight and ahead.num_rows:
+            model = str(bundle.folder)
+            run_preflight(settings, root=root, out=out, bundle=bundle, files=model, actors=actors, pending=ahead)
+        # Only now is the output changed: what the preflight refuses must neither delete the results of an earlier run
+        # nor claim the output for a model that does not work.
         if settings.overwrite:
             clear_output(out)
-        claim_output(out, _decisive(settings, planned, bundle, actors.form), settings=settings.model_dump())
+        claim_output(out, decisive, settings=settings.model_dump())
         manifest = record_manifest(out, planned.manifest)
-        if settings.retry_failed:
-            drop_failed(out)
-        accepted = committed_stems(out)
         run_id = new_run_id()
         begin_run(out, run_id, accepted)
-        pending, n_done = _pending(manifest, done_keys(out, accepted))
+        pending, n_done = _pending(manifest, done)
         if pending.num_rows == 0:
             logger.info("nothing to do: all %d sites were done before", manifest.num_rows)
         else:
