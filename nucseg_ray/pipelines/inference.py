@@ -74,8 +74,7 @@ def run_predict(settings: PredictSettings) -> Account:
         done = done_keys(out, accepted)
         ahead, _ = _pending(planned.manifest, done)
         if settings.preflight and ahead.num_rows:
-            model = str(bundle.folder)
-            run_preflight(settings, root=root, out=out, bundle=bundle, files=model, actors=actors, pending=ahead)
+            run_preflight(settings, root=root, out=out, bundle=bundle, files=files, actors=actors, pending=ahead)
         # Only now is the output changed: what the preflight refuses must neither delete the results of an earlier run
         # nor claim the output for a model that does not work.
         if settings.overwrite:

@@ -14,6 +14,7 @@ import ray
 from nucseg_ray.config import PredictSettings
 from nucseg_ray.errors import InputError, NucsegError, OutputError
 from nucseg_ray.model.bundle import REFERENCE, Bundle
+from nucseg_ray.pipelines.models import ModelFiles
 from nucseg_ray.pipelines.network import ACTOR_MEMORY_BYTES, ActorPool
 from nucseg_ray.pipelines.progress import duration
 from nucseg_ray.pipelines.trial import Order, Trial, answer_to, try_site
@@ -40,7 +41,7 @@ def run_preflight(
     root: Location,
     out: Location,
     bundle: Bundle,
-    files: Any,
+    files: ModelFiles,
     actors: ActorPool,
     pending: pa.Table,
 ) -> None:

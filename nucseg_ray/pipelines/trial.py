@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
 
 import pyarrow as pa
 
@@ -15,6 +14,7 @@ from nucseg_ray.errors import InputError, MissingInputError, ModelError, NucsegE
 from nucseg_ray.imaging.codecs import encode_label_png
 from nucseg_ray.imaging.labels import LabelVariant
 from nucseg_ray.imaging.measure import measure
+from nucseg_ray.pipelines.models import ModelFiles
 from nucseg_ray.pipelines.network import ActorPool, MapActor
 from nucseg_ray.pipelines.rows import unpack
 from nucseg_ray.pipelines.sites import read_batch
@@ -42,7 +42,7 @@ class Order:
     rows: pa.Table
     root: Location
     probe: Location
-    model: Any
+    model: ModelFiles
     actors: ActorPool
     labels: LabelVariant
 

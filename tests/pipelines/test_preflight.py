@@ -21,6 +21,7 @@ from nucseg_ray.model.bundle import Bundle, read_bundle, write_bundle
 from nucseg_ray.model.predictor import choose_form
 from nucseg_ray.pipelines import preflight
 from nucseg_ray.pipelines.inference import run_predict
+from nucseg_ray.pipelines.models import ship
 from nucseg_ray.pipelines.network import ActorPool
 from nucseg_ray.pipelines.preflight import PROBE, bytes_needed, check_disk, run_preflight, run_seconds, spread
 from nucseg_ray.pipelines.trial import Order, Trial, answer_probe, answer_to, try_site
@@ -78,7 +79,7 @@ def _order(plate: Path, model: Path, probe: Path, **changed: Any) -> Order:
         rows=plan(list_files(root), root_name=root.name, channel=None, scheme=None, z="max").manifest,
         root=root,
         probe=Location(str(probe)),
-        model=str(model),
+        model=ship(bundle),
         actors=ActorPool(form=form, actors=1, cpus=1.0, threads=2, use_gpu=False),
         labels=bundle.labels,
     )
