@@ -22,6 +22,14 @@ from nucseg_ray.config import TrainSettings
 from nucseg_ray.model.bundle import REFERENCE, read_bundle
 from nucseg_ray.pipelines.training import run_train
 
+# As tensorboard/ names the columns of history.csv.
+TAGS = {
+    "train_loss": "loss/train",
+    "validation_loss": "loss/validation",
+    "validation_ap50": "validation/AP@0.5",
+    "validation_score": "validation/score",
+    "learning_rate": "learning_rate",
+}
 COLUMNS = {
     "epoch",
     "train_loss",
@@ -61,6 +69,20 @@ def test_the_history_has_a_row_an_epoch(tiny_model: Path) -> None:
     assert all(np.isfinite(list(row.values())).all() for row in history)
     assert history[-1]["train_loss"] < history[0]["train_loss"] / 2
     assert history[-1]["learning_rate"] < history[0]["learning_rate"]
+
+
+def test_tensorboard_has_a_file_an_epoch_with_its_row_of_the_history(tiny_model: Path) -> None:
+    import tensorflow as tf
+
+    history, found = _history(tiny_model), []
+    for path in sorted((tiny_model / "tensorboard").iterdir()):
+        records = [tf.compat.v1.Event.FromString(record.numpy()) for record in tf.data.TFRecordDataset(str(path))]
+        found += [event for event in records if event.summary.value]
+    assert [event.step for event in found] == [row["epoch"] for row in history]
+    for event, row in zip(found, history, strict=True):
+        values = {value.tag: value.simple_value for value in event.summary.value}
+        assert values == {tag: np.float32(row[column]) for column, tag in TAGS.items()}
+        assert event.wall_time == pytest.approx(row["ended_at"])
 
 
 @pytest.mark.parametrize("picture", ["learning_curves.png", "before_after.png", "validation/ap_curve.png"])
