@@ -334,9 +334,11 @@ def test_a_stopped_job_is_finished_by_the_next(
     from ray.job_submission import JobStatus, JobSubmissionClient
 
     drawn = cluster.call(
-        [sys.executable, "jobs/synthesize.py", "--output", str(tmp_path), "--kind", "plate", "--plate", "P2"]
-        + ["--wells", "96", "--shape-px", "128", "128", "--nuclei", "4", "10", "--radius-px", "7", "11"]
-        + ["--bit-depth", "8"]
+        [
+            *(sys.executable, "jobs/synthesize.py", "--output", str(tmp_path), "--kind", "plate", "--plate", "P2"),
+            *("--wells", "96", "--shape-px", "128", "128", "--nuclei", "4", "10", "--radius-px", "7", "11"),
+            *("--bit-depth", "8"),
+        ]
     )
     assert drawn.returncode == 0, drawn.stdout
     out = tmp_path / "out"
