@@ -18,9 +18,9 @@ from nucseg_ray.imaging.labels import DistanceLabels, ForegroundLabels, LabelVar
 from nucseg_ray.imaging.normalise import FullRange, Normalisation, Percentile
 from nucseg_ray.model.architecture import Architecture
 from nucseg_ray.model.bundle import REFERENCE, record_metrics, write_bundle
+from nucseg_ray.pipelines.bundle_forms import calibration_crops, default_form, export_bundle, score_forms
 from nucseg_ray.pipelines.crops import Prepared, prepare
 from nucseg_ray.pipelines.evaluation import log_scores, write_scores
-from nucseg_ray.pipelines.exporting import calibration_crops, default_form, export_bundle, score_forms
 from nucseg_ray.pipelines.fitting import Network, fit
 from nucseg_ray.pipelines.mlflow_log import NoLog, open_log
 from nucseg_ray.pipelines.progress import duration

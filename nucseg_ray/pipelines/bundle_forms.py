@@ -104,6 +104,6 @@ def default_form(summaries: Mapping[str, Mapping[str, Any]]) -> str:
 
 @ray.remote(num_cpus=1)
 def _export(architecture: Any, weights: Any, calibration: NDArray[np.uint8]) -> dict[str, bytes]:
-    from nucseg_ray.model.export import export_forms
+    from nucseg_ray.model.openvino_forms import export_forms
 
     return export_forms(architecture, weights, [image.astype(np.float32) / 255 for image in calibration])
