@@ -9,11 +9,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from nucseg_ray import commands
 from nucseg_ray.config import TrainSettings
 from nucseg_ray.errors import MissingInputError, OutputError, OutputMismatchError
+from nucseg_ray.imaging.labels import ForegroundLabels
+from nucseg_ray.imaging.normalise import FullRange
+from nucseg_ray.model.architecture import Architecture
+from nucseg_ray.model.bundle import Bundle, write_bundle
 from nucseg_ray.pipelines.training import run_train
 from nucseg_ray.pipelines.training_output import (
     CHECKPOINTS,
@@ -22,9 +27,12 @@ from nucseg_ray.pipelines.training_output import (
     earlier_training,
     fingerprint,
     finished_scores,
+    publish_bundle,
     record_training,
 )
 from nucseg_ray.storage.atomic import write_bytes, write_json
+from nucseg_ray.storage.fetch import fetch_bytes
+from nucseg_ray.storage.listing import list_files
 from nucseg_ray.storage.locations import Location
 from nucseg_ray.storage.training_sets import Sample
 
@@ -153,6 +161,33 @@ def test_a_record_that_is_not_in_order_is_named(tmp_path: Path, content: bytes, 
     write_bytes(output / "training.json", content)
     with pytest.raises(OutputError, match=told):
         earlier_training(output, _settings(output, resume=True))
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    variant = ForegroundLabels()
+    return write_bundle(
+        tmp_path / "made",
+        {"kernel": np.arange(6, dtype=np.float32)},
+        architecture=Architecture(map_names=variant.map_names),
+        normalisation=FullRange(),
+        labels=variant,
+        training={},
+    )
+
+
+def test_a_published_bundle_is_the_one_that_was_made(output: Location, bundle: Bundle) -> None:
+    publish_bundle(output, bundle)
+    assert {name: fetch_bytes(output / name) for name, _ in list_files(output)} == {
+        path.name: path.read_bytes() for path in bundle.folder.iterdir()
+    }
+
+
+def test_a_bundle_that_is_not_published_whole_is_no_bundle(tmp_path: Path, bundle: Bundle) -> None:
+    (tmp_path / "out" / "weights.npz").mkdir(parents=True)
+    with pytest.raises(OutputError, match=r"out/weights.npz: cannot be written"):
+        publish_bundle(Location(str(tmp_path / "out")), bundle)
+    assert not (tmp_path / "out/model.json").exists()
 
 
 def _sample(image_id: str, kind: str = "image") -> Sample:
