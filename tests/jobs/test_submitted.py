@@ -165,24 +165,17 @@ def cluster(copy: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cl
         "RAY_AUTH_TOKEN_PATH": str(folder / "token"),
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_TMPDIR": str(folder),
+        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "1",
         "NO_PROXY": "127.0.0.1",
         MARK: mark,
     }
     ports = ["--port", port, "--dashboard-port", dashboard, "--dashboard-agent-listen-port", agent]
     ports += ["--ray-client-server-port", client, "--node-ip-address", "127.0.0.1", "--dashboard-host", "127.0.0.1"]
-    command = [
-        *RAY,
-        "start",
-        "--head",
-        "--block",
-        "--num-cpus",
-        str(CPUS),
-        *ports,
-        "--object-store-memory",
-        "200000000",
-    ]
+    room = ["--num-cpus", str(CPUS), "--object-store-memory", "200000000"]
+    command = [*RAY, "start", "--head", "--block", *room, *ports]
+    # In a folder of its own: where a job brings no working directory it runs where its cluster was started.
     with (folder / "log.txt").open("w") as log:
-        head = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+        head = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:
         url = f"http://127.0.0.1:{dashboard}"
         _until(lambda: head.poll() is not None or _answers(f"{url}/api/version"), "the cluster")
@@ -321,9 +314,7 @@ def test_the_exit_code_is_the_jobs(cluster: Cluster, plate: Path, tiny_model: Pa
     failed = cluster.submit(*predict, *flags)
     assert failed.returncode == 1
     assert "failed with exit code 3" in failed.stdout
-    assert re.search(
-        r"^3 sites = \d segmented \+ \d empty \+ 1 failed \(of these, done before: 0\)$", failed.stdout, re.M
-    )
+    assert re.search(r"^3 sites = \d segmented \+ \d empty \+ 1 failed ", failed.stdout, re.M)
     assert cluster.submit(*predict, *flags, "--max-failed", "1").returncode == 0
 
 
@@ -333,13 +324,9 @@ def test_a_stopped_job_is_finished_by_the_next(
 ) -> None:
     from ray.job_submission import JobStatus, JobSubmissionClient
 
-    drawn = cluster.call(
-        [
-            *(sys.executable, "jobs/synthesize.py", "--output", str(tmp_path), "--kind", "plate", "--plate", "P2"),
-            *("--wells", "96", "--shape-px", "128", "128", "--nuclei", "4", "10", "--radius-px", "7", "11"),
-            *("--bit-depth", "8"),
-        ]
-    )
+    look = ["--shape-px", "128", "128", "--nuclei", "4", "10", "--radius-px", "7", "11", "--bit-depth", "8"]
+    plate = ["--kind", "plate", "--plate", "P2", "--wells", "96", *look]
+    drawn = cluster.call([sys.executable, "jobs/synthesize.py", "--output", str(tmp_path), *plate])
     assert drawn.returncode == 0, drawn.stdout
     out = tmp_path / "out"
     flags = ["--input", tmp_path / "P2", "--model", tiny_model, "--output", out, "--sites-per-part", "1"]
@@ -359,9 +346,8 @@ def test_a_stopped_job_is_finished_by_the_next(
 
     job = cluster.submit("python", "jobs/predict.py", *flags)
     assert job.returncode == 0, job.stdout
-    told = re.search(
-        r"^96 sites = 92 segmented \+ 4 empty \+ 0 failed \(of these, done before: (\d+)\)$", job.stdout, re.M
-    )
+    account = r"^96 sites = 92 segmented \+ 4 empty \+ 0 failed \(of these, done before: (\d+)\)$"
+    told = re.search(account, job.stdout, re.M)
     assert told, job.stdout
     # A task may have committed its part after its driver's end and before the next one's beginning.
     assert len(before) <= int(told[1]) < 96
