@@ -49,7 +49,7 @@ class Segmenter:
 
     Examples
     --------
-    >>> from nucseg_ray.model.segmenter import Segmenter
+    >>> from nucseg_ray import Segmenter
     >>> segmenter = Segmenter.load("model")
     >>> labels = segmenter.segment(image)  # (H, W) int32: 0 is background, 1 to n are nuclei
     >>> [nuclei.max() for nuclei in segmenter.segment_many([image, image])] == [labels.max()] * 2

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from nucseg_ray.config import ExportSettings
 from nucseg_ray.errors import OutputError
-from nucseg_ray.model.bundle import read_bundle
 from nucseg_ray.model.handover import ONNX, PREPROCESSING, SAVED_MODEL, export_network
+from nucseg_ray.pipelines.models import local_bundle
 from nucseg_ray.storage.atomic import write_bytes
 from nucseg_ray.storage.listing import find_files
 from nucseg_ray.storage.locations import Location
@@ -36,7 +36,7 @@ def run_export(settings: ExportSettings) -> str:
             f"--output {out}: expected a folder that is new or empty, found {held[0][0]} in it; name another --output, "
             "or move that one away"
         )
-    bundle = read_bundle(Path(Location(settings.model).path))
+    bundle = local_bundle(Location(settings.model))
     networks = NETWORKS[settings.to]
     with tempfile.TemporaryDirectory() as folder:
         export_network(bundle, Path(folder), networks=networks)

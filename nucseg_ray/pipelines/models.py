@@ -57,8 +57,19 @@ def fetch_bundle(location: Location) -> tuple[Bundle, ModelFiles]:
     MissingInputError, ModelError, InputError
         There is no bundle there, it is not in order, or it cannot be fetched; the message names the URI.
     """
-    bundle = read_bundle(Path(location.path)) if location.is_local else _downloaded(location)
+    bundle = local_bundle(location)
     return bundle, ship(bundle)
+
+
+def local_bundle(location: Location) -> Bundle:
+    """Read a bundle from a local folder or any URI, as :func:`fetch_bundle`; Ray is not needed.
+
+    Raises
+    ------
+    MissingInputError, ModelError, InputError
+        There is no bundle there, it is not in order, or it cannot be fetched; the message names the URI.
+    """
+    return read_bundle(Path(location.path)) if location.is_local else _downloaded(location)
 
 
 def ship(bundle: Bundle) -> ModelFiles:

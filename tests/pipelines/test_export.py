@@ -1,4 +1,4 @@
-"""A bundle's network for other software, written to any place."""
+"""A bundle's network for other software, from any place to any place."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from nucseg_ray.model.architecture import Architecture
 from nucseg_ray.model.bundle import REFERENCE, read_bundle, write_bundle
 from nucseg_ray.model.predictor import load_predictor
 from nucseg_ray.pipelines.export import run_export
+from nucseg_ray.storage.atomic import write_bytes
 from nucseg_ray.storage.fetch import fetch_bytes
 from nucseg_ray.storage.listing import find_files
 from nucseg_ray.storage.locations import Location
@@ -56,9 +57,11 @@ def test_one_format_is_written(model: Path, tmp_path: Path, to: str, files: set[
     assert said == f"{what} of model {fingerprint} are in {tmp_path}/a/b; README.txt says how to use them"
 
 
-def test_both_formats_reach_a_bucket_whole(model: Path, bucket: str) -> None:
+def test_from_a_bucket_to_a_bucket_in_both_formats(model: Path, bucket: str) -> None:
     out = Location(bucket) / "exported"
-    run_export(ExportSettings(model=str(model), output=out.uri))
+    for path in model.iterdir():
+        write_bytes(Location(bucket) / f"model/{path.name}", path.read_bytes())
+    run_export(ExportSettings(model=f"{bucket}/model", output=out.uri))
     assert names(out) == SAVED_MODEL_FILES | {"model.onnx"} | DESCRIPTION
     assert json.loads(fetch_bytes(out / "preprocessing.json"))["networks"] == ["saved_model", "model.onnx"]
     image = np.random.default_rng(0).random((1, 64, 96, 3), np.float32)
