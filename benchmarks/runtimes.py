@@ -216,7 +216,10 @@ def main() -> None:
         "start": first_result(bundle, paths[0], args.threads, args.rounds),
         "network": network_speed(bundle, images, args.threads, args.rounds),
         "agreement": agreement(bundle, images[::4], args.threads),
-        "scores": bundle.metrics,
+        "scores": {
+            form: {kind: {name: scores[name] for name in ("images", "mean_ap", "ap")} for kind, scores in kinds.items()}
+            for form, kinds in bundle.metrics.items()
+        },
     }
     (HERE / "runtimes.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     (HERE / "runtimes.md").write_text(table(result), encoding="utf-8")

@@ -5,7 +5,7 @@ Two variants; which one a model was trained with stands in its bundle.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
@@ -18,6 +18,8 @@ from nucseg_ray.imaging.codecs import Pixels
 _MEDIAN_TO_SIGMA = 1 / 0.6745
 _LAPLACIAN = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
 _LAPLACIAN_NORM = 6.0
+# OpenCV's histograms count in float32.
+_EXACT_COUNTS = 1 << 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,7 @@ class Percentile:
 
     def normalise(self, image: Pixels) -> NDArray[np.float32]:
         """Give float32 in ``[0, 1]``, the shape kept."""
-        low, high = np.percentile(image, [self.low, self.high])
+        low, high = percentiles(image, (self.low, self.high))
         stretch = max(high - low, self.least_range, self.least_range_noise * noise_sigma(image))
         scaled = (image.astype(np.float32) - np.float32(low)) / np.float32(stretch)
         return np.clip(scaled, 0, 1, out=scaled)
@@ -84,6 +86,22 @@ def normalisation_from_dict(stored: Mapping[str, Any]) -> Normalisation:
         raise ValueError(f"normalisation {kind!r}: {error}") from error
 
 
+def percentiles(values: Pixels, of: Sequence[float]) -> list[float]:
+    """Give percentiles of uint8 or uint16 values of any shape, as ``np.percentile`` does (linear between values).
+
+    From a histogram: a fifth of the time of sorting.
+    """
+    levels = int(np.iinfo(values.dtype).max) + 1
+    flat = np.ascontiguousarray(values).reshape(-1, 1)
+    up_to = np.zeros(levels, np.int64)
+    for start in range(0, flat.size, _EXACT_COUNTS):
+        counts = cv2.calcHist([flat[start : start + _EXACT_COUNTS]], [0], None, [levels], [0, levels])
+        up_to += np.cumsum(counts.ravel().astype(np.int64))
+    positions = np.asarray(of) / 100 * (values.size - 1)
+    below, above = (np.searchsorted(up_to, rounded(positions), side="right") for rounded in (np.floor, np.ceil))
+    return list(map(float, below + (above - below) * (positions - np.floor(positions))))
+
+
 def noise_sigma(image: Pixels) -> float:
     """Estimate the standard deviation of white noise in an image, in grey levels.
 
@@ -93,5 +111,9 @@ def noise_sigma(image: Pixels) -> float:
     plane = image if image.ndim == 2 else image[:, :, int(np.argmax(image.reshape(-1, 3).sum(axis=0)))]
     if min(plane.shape) < 3:
         return 0.0
-    response = np.abs(cv2.filter2D(plane.astype(np.float32), -1, _LAPLACIAN)[1:-1, 1:-1])
-    return float(np.median(response)) * _MEDIAN_TO_SIGMA / _LAPLACIAN_NORM
+    if plane.dtype == np.uint8:  # differences of bytes fit 16 bits, and those a histogram
+        response = np.abs(cv2.filter2D(np.ascontiguousarray(plane), cv2.CV_16S, _LAPLACIAN)[1:-1, 1:-1])
+        (median,) = percentiles(response.astype(np.uint16), (50,))
+    else:
+        median = float(np.median(np.abs(cv2.filter2D(plane.astype(np.float32), -1, _LAPLACIAN)[1:-1, 1:-1])))
+    return median * _MEDIAN_TO_SIGMA / _LAPLACIAN_NORM

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from nucseg_ray.imaging.codecs import decode_image
-from nucseg_ray.imaging.normalise import FullRange, Percentile, noise_sigma, normalisation_from_dict
+from nucseg_ray.imaging.normalise import FullRange, Percentile, noise_sigma, normalisation_from_dict, percentiles
 
 
 def noisy(sigma: float, *, level: float = 1000.0, shape: tuple[int, ...] = (256, 256), seed: int = 3) -> np.ndarray:
@@ -132,3 +132,19 @@ def test_no_real_image_is_held_back_by_the_least_range(realdata: Path) -> None:
         low, high = np.percentile(image, [variant.low, variant.high])
         assert high - low >= variant.least_range, path.name
         assert high - low >= 1.2 * variant.least_range_noise * noise_sigma(image), path.name
+
+
+@given(
+    values=st.sampled_from([np.uint8, np.uint16]).flatmap(
+        lambda dtype: hnp.arrays(dtype, hnp.array_shapes(min_dims=1, max_dims=3, max_side=30))
+    ),
+    of=st.lists(st.floats(0, 100), min_size=1, max_size=3),
+)
+@settings(max_examples=200, deadline=None)
+def test_percentiles_are_numpys(values: np.ndarray, of: list[float]) -> None:
+    np.testing.assert_allclose(percentiles(values, of), np.percentile(values, of), rtol=1e-9, atol=1e-9)
+
+
+def test_the_noise_of_bytes_is_that_of_the_same_values_in_16_bits() -> None:
+    image = np.random.default_rng(1).integers(0, 256, (61, 47), np.uint8)
+    assert noise_sigma(image) == noise_sigma(image.astype(np.uint16))
