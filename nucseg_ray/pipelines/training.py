@@ -53,7 +53,7 @@ class _Trained:
 
 
 def run_train(settings: TrainSettings) -> dict[str, Any]:
-    """Train, write everything into the output, and give the validation scores.
+    """Train, write everything into the output, and give the validation scores of each form of the network.
 
     Ray must be running. Into ``output``: the bundle, ``history.csv``, ``learning_curves.png``, ``before_after.png``,
     ``validation/`` (scores, table of images, AP curve), ``settings.json`` and ``checkpoints/``.
