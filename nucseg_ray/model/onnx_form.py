@@ -42,7 +42,7 @@ def to_onnx(module: Any) -> bytes:
     """
     check_onnx_installed()
     import onnx
-    import tf2onnx.convert  # type: ignore[import-untyped]
+    import tf2onnx.convert
 
     network, _ = tf2onnx.convert.from_function(module.maps, input_signature=module.maps.input_signature, opset=OPSET)
     for unused in [opset for opset in network.opset_import if opset.domain]:

@@ -20,7 +20,8 @@ class OpenVinoPredictor:
 
     def __init__(self, network: Path, *, threads: int) -> None:
         """Read the network; it is compiled for each shape of image when the first one comes."""
-        self._network = openvino.Core().read_model(network)
+        self._core = openvino.Core()
+        self._network = self._core.read_model(network)
         self._threads = threads
         self._compiled = lru_cache(maxsize=COMPILED_SHAPES)(self._compile)
 
@@ -47,4 +48,4 @@ class OpenVinoPredictor:
             # Without it, OpenVINO computes in bfloat16 where the CPU can, and results differ between machines.
             "INFERENCE_PRECISION_HINT": "f32",
         }
-        return openvino.AsyncInferQueue(openvino.Core().compile_model(network, "CPU", settings))
+        return openvino.AsyncInferQueue(self._core.compile_model(network, "CPU", settings))

@@ -25,6 +25,11 @@ class Predictor(Protocol):
         ...
 
 
+def runs_here(form: str) -> bool:
+    """Say whether this machine's processor computes a form as others do."""
+    return form != INT8 or multiplies_int8_exactly()
+
+
 def choose_form(bundle: Bundle, *, runtime: Runtime, use_gpu: bool) -> str:
     """Say in which form the network is to run: ``auto`` is TensorFlow on a GPU, else the bundle's default.
 
@@ -42,7 +47,7 @@ def choose_form(bundle: Bundle, *, runtime: Runtime, use_gpu: bool) -> str:
     if use_gpu or runtime == "tensorflow":
         return REFERENCE
     form = FLOAT32 if runtime == "openvino" and bundle.default_form == REFERENCE else bundle.default_form
-    return FLOAT32 if form == INT8 and not multiplies_int8_exactly() else form
+    return form if runs_here(form) else FLOAT32
 
 
 def load_predictor(bundle: Bundle, *, form: str, threads: int) -> Predictor:
@@ -57,7 +62,7 @@ def load_predictor(bundle: Bundle, *, form: str, threads: int) -> Predictor:
         from nucseg_ray.model.tensorflow_runtime import TensorFlowPredictor
 
         return TensorFlowPredictor(bundle, threads=threads)
-    if form == INT8 and not multiplies_int8_exactly():
+    if not runs_here(form):
         raise ModelError(
             "the network in 8-bit integers: expected a processor with VNNI (Intel since 2019, AMD since 2022) on every "
             "node, found one without; run with --runtime tensorflow, or start the command on a node like this one"

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from nucseg_ray.config import TrainSettings
 from nucseg_ray.imaging.augment import empty_crop
-from nucseg_ray.model.bundle import FORMS, INT8, REFERENCE, Bundle, add_forms
-from nucseg_ray.model.processor import multiplies_int8_exactly
+from nucseg_ray.model.bundle import FORMS, REFERENCE, Bundle, add_forms
+from nucseg_ray.model.predictor import runs_here
 from nucseg_ray.pipelines.crops import Prepared, validation_crops
 from nucseg_ray.pipelines.evaluation import Scores, score_model
 from nucseg_ray.pipelines.models import ship
@@ -70,14 +70,17 @@ def export_bundle(bundle: Bundle, *, calibration: NDArray[np.uint8]) -> Bundle:
 
 def score_forms(bundle: Bundle, validation: TrainingSet, settings: TrainSettings) -> dict[str, Scores]:
     """Score the reference, and each form of a bundle that this machine can run, on whole images."""
-    able = [form for form in bundle.forms if form != INT8 or multiplies_int8_exactly()]
+    able = [form for form in bundle.forms if runs_here(form)]
     if able != list(bundle.forms):
         logger.warning("this processor cannot compute int8 exactly: that form stays unscored, float32 is the default")
     files = ship(bundle)
+    read = read_samples(validation)
+    read.context.enable_progress_bars = False
+    read = read.materialize()  # once, not for each form
     return {
         form: score_model(
             bundle,
-            read_samples(validation),
+            read,
             ActorPool(
                 form=form,
                 actors=settings.workers,

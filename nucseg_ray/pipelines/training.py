@@ -46,7 +46,7 @@ logger = logging.getLogger(__name__)
 
 
 def run_train(settings: TrainSettings) -> dict[str, Any]:
-    """Train, write everything into the output, and give the validation scores.
+    """Train, write everything into the output, and give the validation scores of each form of the network.
 
     Ray must be running. Into ``output``, a folder or any URI: the bundle (``model.json`` last), ``history.csv``,
     ``learning_curves.png``, ``before_after.png``, ``validation/`` (scores, table of images, AP curve),
