@@ -41,6 +41,7 @@ class Command(Generic[SettingsT]):
     settings: type[SettingsT]
     work: Callable[[SettingsT], int]
     on_ray: bool = True
+    when_interrupted: str = "give the same command again"
 
     def __call__(self, argv: Sequence[str], *, prog: str | None = None) -> int:
         """Run with these flags; ``prog`` is how messages and ``--help`` call the command."""
@@ -54,7 +55,7 @@ class Command(Generic[SettingsT]):
         except NucsegError as error:
             return _wrong(str(error))
         except KeyboardInterrupt:
-            print("interrupted; what is done stays done, the same command goes on", file=sys.stderr)  # noqa: T201
+            print(f"interrupted; {self.when_interrupted}", file=sys.stderr)  # noqa: T201
             return INTERRUPTED
 
 
@@ -101,8 +102,15 @@ def _export(settings: ExportSettings) -> int:
     return OK
 
 
-train = Command("train", TrainSettings, _train)
-predict = Command("predict", PredictSettings, _predict)
+train = Command(
+    "train",
+    TrainSettings,
+    _train,
+    when_interrupted="after a finished epoch, the same command with --resume goes on from there",
+)
+predict = Command(
+    "predict", PredictSettings, _predict, when_interrupted="what is done stays done, the same command goes on"
+)
 evaluate = Command("evaluate", EvaluateSettings, _evaluate)
 synthesize = Command("synthesize", SynthesizeSettings, _synthesize)
 pack = Command("pack", PackSettings, _pack)

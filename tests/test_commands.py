@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from nucseg_ray import __version__
-from nucseg_ray.commands import COMMANDS, main
+from nucseg_ray.commands import COMMANDS, INTERRUPTED, Command, main
+from nucseg_ray.config import PackSettings
 from nucseg_ray.flags import summary
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -81,3 +82,13 @@ def test_export_runs_without_ray() -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     ended = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
     assert (ended.returncode, ended.stdout, ended.stderr) == (3, "", "")
+
+
+def test_an_interrupted_command_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupt(_: PackSettings) -> int:
+        raise KeyboardInterrupt
+
+    command = Command("pack", PackSettings, interrupt, on_ray=False, when_interrupted="do this")
+    assert command(["--data", "d", "--output", "o"]) == INTERRUPTED == 130
+    assert capsys.readouterr().err == "interrupted; do this\n"
+    assert "--resume" in COMMANDS["train"].when_interrupted
