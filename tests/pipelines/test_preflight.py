@@ -303,7 +303,7 @@ def test_a_process_that_dies_is_told(plate: Path, tiny_model: Path, tmp_path: Pa
     class Deadly:
         """Ends the process that loads it, as a library's crash or a lack of memory does."""
 
-        def __fspath__(self) -> str:
+        def folder(self) -> Path:
             os._exit(1)
 
     bundle: Bundle = read_bundle(tiny_model)

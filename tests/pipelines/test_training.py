@@ -130,7 +130,7 @@ def test_a_model_is_not_written_over(tiny_model: Path, tiny_set: Path, call: Cal
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
-        (("--fold", "3"), "--fold 3: not in the index; found no fold column (give --index)"),
+        (("--fold", "3"), "--fold 3: no image is in it; found no fold column (give --index, or cut some: --folds)"),
         (("--workers", "2"), "leave less than one for the tasks that read images"),
         (("--workers", "3", "--cpus-per-worker", "0.1"), "--batch-size 16: not divisible by --workers 3"),
         (("--workers", "8", "--cpus-per-worker", "0.1"), "expected a validation image for each, found 5"),
@@ -138,7 +138,7 @@ def test_a_model_is_not_written_over(tiny_model: Path, tiny_set: Path, call: Cal
         (("--use-gpu",), "the cluster has 0 GPUs"),
         (("--index", "nowhere.csv"), "nowhere.csv: expected a file, found none"),
         (("--encoder-weights", "nowhere.h5"), "nowhere.h5: no such file; expected imagenet, none, or a path"),
-        (("--crop-px", "100"), "--crop-px: Input should be a multiple of 32, found '100'"),
+        (("--crop-px", "100"), "--crop-px: expected a multiple of 32, found '100'"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_in_one_line(
