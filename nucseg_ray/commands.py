@@ -158,6 +158,9 @@ def _quieten() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # Ray's C++ side warns of things that its own datasets do; what matters comes as an exception.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    # What these tell at INFO is of their own inside.
+    for library in ("absl", "tensorflow", "tf2onnx"):
+        logging.getLogger(library).setLevel(logging.WARNING)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from nucseg_ray.config import ExportSettings
 from nucseg_ray.errors import OutputError
 from nucseg_ray.model.handover import ONNX, PREPROCESSING, SAVED_MODEL, export_network
 from nucseg_ray.pipelines.models import local_bundle
+from nucseg_ray.pipelines.native_stderr import native_stderr_silenced
 from nucseg_ray.storage.atomic import write_bytes
 from nucseg_ray.storage.listing import find_files
 from nucseg_ray.storage.locations import Location
@@ -39,7 +40,8 @@ def run_export(settings: ExportSettings) -> str:
     bundle = local_bundle(Location(settings.model))
     networks = NETWORKS[settings.to]
     with tempfile.TemporaryDirectory() as folder:
-        export_network(bundle, Path(folder), networks=networks)
+        with native_stderr_silenced():
+            export_network(bundle, Path(folder), networks=networks)
         files = [path.relative_to(folder).as_posix() for path in Path(folder).rglob("*") if path.is_file()]
         # What describes the others comes last: a folder that has it is whole.
         for name in sorted(files, key=lambda name: (name == PREPROCESSING, name)):

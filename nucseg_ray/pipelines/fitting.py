@@ -19,8 +19,8 @@ from nucseg_ray.imaging.labels import LabelVariant
 from nucseg_ray.model.architecture import Architecture
 from nucseg_ray.model.bundle import read_arrays
 from nucseg_ray.pipelines.crops import CropPlan, Prepared
+from nucseg_ray.pipelines.native_stderr import native_stderr_silenced
 from nucseg_ray.pipelines.progress import OnEpoch, relayed_board
-from nucseg_ray.pipelines.session import native_stderr_silenced
 from nucseg_ray.pipelines.train_loop import BEST, HISTORY, PICTURES, LoopPlan, train_worker
 from nucseg_ray.pipelines.training_output import CHECKPOINTS, TENSORBOARD
 from nucseg_ray.storage.locations import Location
