@@ -1,99 +1,84 @@
-"""From a command line to settings: the flags are the fields of a settings class."""
+"""From a command line, and the file that it may name, to settings."""
 
 from __future__ import annotations
 
-import argparse
 import difflib
-import inspect
-import types
-from collections.abc import Sequence
-from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
-from pydantic.fields import FieldInfo
+from pydantic import ValidationError, create_model
 
 from nucseg_ray.config import Settings
 from nucseg_ray.errors import UsageError
+from nucseg_ray.flags import FlagParser, flag
+from nucseg_ray.settings_file import SettingsFile, as_settings_file, read_settings_file
 
 SettingsT = TypeVar("SettingsT", bound=Settings)
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; see --help")
+_PLAIN = {"a valid integer": "a whole number", "a valid boolean": "true or false", "a valid string": "text"}
 
 
 def parse(settings_class: type[SettingsT], argv: Sequence[str], *, prog: str) -> SettingsT:
-    """Read flags into settings. ``--help`` prints the flags and exits.
+    """Read flags, and the file of ``--config``, into settings; flags win. ``--help`` and ``--print-config`` exit.
 
     Raises
     ------
     UsageError
-        A flag is unknown (the message names the closest), missing, or its value does not fit.
+        A flag or key is unknown (the message names the closest), missing, or its value does not fit.
+    InputError
+        The file cannot be read.
     """
-    parser = _Parser(
-        prog=prog,
-        description=inspect.cleandoc(settings_class.__doc__ or ""),
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    for name, field in settings_class.model_fields.items():
-        _add_flag(parser, name, field)
+    parser = FlagParser(settings_class, prog=prog)
     # What is missing is found last, by the settings: a mistyped flag would else be told as the lack of the right one.
     given, unknown = parser.parse_known_args(argv)
     if unknown:
-        raise UsageError(_unknown(unknown[0], settings_class))
+        hint = did_you_mean(unknown[0].split("=")[0], parser.known_flags)
+        raise UsageError(f"{unknown[0]!r} is not a flag of this command{hint}")
+    file = SettingsFile() if given.config is None else read_settings_file(given.config)
+    for name, (key, _) in file.keys.items():
+        if name not in settings_class.model_fields:
+            hint = did_you_mean(name, settings_class.model_fields)
+            raise UsageError(f"{file.where(name)}: {key!r} is not a setting of this command{hint}")
+    flags = {name: getattr(given, name) for name in settings_class.model_fields if getattr(given, name) is not None}
+    if given.print_config:
+        sys.stdout.write(as_settings_file(settings_class, _known(settings_class, flags, file), prog=prog))
+        raise SystemExit(0)
+    return _checked(settings_class, flags, file)
+
+
+def did_you_mean(given: str, known: Iterable[str]) -> str:
+    """Name the closest of what is known, or point to ``--help``; to be put behind a message."""
+    closest = difflib.get_close_matches(given.lower(), list(known), n=1)
+    return f"; did you mean {closest[0]}?" if closest else "; see --help"
+
+
+def _checked(settings_class: type[SettingsT], flags: Mapping[str, Any], file: SettingsFile) -> SettingsT:
     try:
-        return settings_class(**{name: value for name, value in vars(given).items() if value is not None})
+        return settings_class(**{**file.values, **flags})
     except ValidationError as error:
-        raise UsageError("; ".join(_explain(detail) for detail in error.errors())) from error
+        raise UsageError("; ".join(_explain(detail, flags, file) for detail in error.errors())) from error
 
 
-def flag(name: str) -> str:
-    """Give the flag of a field."""
-    return "--" + name.replace("_", "-")
+def _known(settings_class: type[Settings], flags: Mapping[str, Any], file: SettingsFile) -> dict[str, Any]:
+    """Give the checked value of every setting, but of those that are required and missing."""
+    fields = settings_class.model_fields.items()
+    missing = {name for name, field in fields if field.is_required() and name not in {**flags, **file.values}}
+    optional: dict[str, Any] = dict.fromkeys(missing, (Any, None))
+    lenient = create_model(settings_class.__name__, __base__=settings_class, **optional)
+    return _checked(lenient, flags, file).model_dump(exclude=missing)
 
 
-def _add_flag(parser: argparse.ArgumentParser, name: str, field: FieldInfo) -> None:
-    annotation = _without_none(field.annotation)
-    text = (field.description or "") + (
-        "" if field.is_required() or field.default is None or field.default is False else f" (default: {field.default})"
-    )
-    if annotation is bool:
-        parser.add_argument(flag(name), action="store_true", default=None, help=text)
-        return
-    options: dict[str, Any] = {"metavar": _metavar(annotation)}
-    if get_origin(annotation) is tuple:
-        options["nargs"] = len(get_args(annotation))
-    if get_origin(annotation) is Literal and all(isinstance(choice, int) for choice in get_args(annotation)):
-        options["type"] = int  # pydantic takes the text "8" for an int, but not for the literal 8
-    parser.add_argument(flag(name), default=None, help=f"{text} (required)" if field.is_required() else text, **options)
-
-
-def _metavar(annotation: Any) -> str:
-    if get_origin(annotation) is Literal:
-        return "|".join(map(str, get_args(annotation)))
-    if get_origin(annotation) is tuple:
-        return "N"
-    return {int: "N", float: "X"}.get(annotation, "TEXT")
-
-
-def _without_none(annotation: Any) -> Any:
-    if get_origin(annotation) in (Union, types.UnionType):
-        return next(part for part in get_args(annotation) if part is not type(None))
-    return annotation
-
-
-def _unknown(given: str, settings_class: type[Settings]) -> str:
-    flags = [flag(name) for name in settings_class.model_fields]
-    closest = difflib.get_close_matches(given.split("=")[0], flags, n=1)
-    hint = f"; did you mean {closest[0]}?" if closest else "; see --help"
-    return f"{given!r} is not a flag of this command{hint}"
-
-
-def _explain(detail: Any) -> str:
-    name = flag(str(detail["loc"][0])) if detail["loc"] else "settings"
+def _explain(detail: Any, flags: Mapping[str, Any], file: SettingsFile) -> str:
+    if not detail["loc"]:  # a check of several settings together: it names them itself
+        return str(detail["msg"]).removeprefix("Value error, ")
+    name = str(detail["loc"][0])
     if detail["type"] == "missing":
-        return f"{name} is required; see --help"
-    message = str(detail["msg"]).removeprefix("Value error, ")
-    return f"{name}: {message}, found {detail['input']!r}"
+        return f"{flag(name)} is required{f', here or in {file.path}' if file.path else ''}; see --help"
+    where = flag(name) if name in flags else f"{file.where(name)}: {file.keys[name][0]}"
+    message = str(detail["msg"]).removeprefix("Value error, ").split(", unable to ")[0]
+    message = re.sub("^Input should be (?=greater|less)", "expected a number ", message)
+    message = message.replace("Input should be", "expected")
+    for term, plain in _PLAIN.items():
+        message = message.replace(term, plain)
+    return f"{where}: {message}, found {'nothing' if detail['input'] is None else repr(detail['input'])}"

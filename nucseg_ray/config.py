@@ -3,28 +3,66 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+
+# The text beside the type is what stands for the value in ``--help``.
+Place = Annotated[str, "PATH"]
 
 
 class Settings(BaseModel):
-    """Base of all settings: frozen, and nothing unknown is accepted."""
+    """Base of all settings: frozen, and nothing unknown is accepted.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    ``groups`` gives the titles in ``--help``, each by the first field of its group; ``examples`` are flags that go with
+    the command's name.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    groups: ClassVar[dict[str, str]] = {}
+    examples: ClassVar[tuple[str, ...]] = ()
+
+
+def _as_number(value: Any) -> Any:
+    """Read the text of a flag; pydantic does so for an int, but not for a choice of ints."""
+    return int(value) if isinstance(value, str) and value.isdecimal() else value
+
+
+NumberText = BeforeValidator(_as_number)
 
 
 class TrainSettings(Settings):
-    """Train a MobileNetV2 U-Net on labelled images.
+    """Train a MobileNetV2 U-Net on labelled images."""
 
-    Example: python jobs/train.py --data stage1_train --index index.csv --validation-fold 0 --output model
-    """
+    groups: ClassVar[dict[str, str]] = {
+        "data": "input and output",
+        "maps": "model",
+        "epochs": "training",
+        "workers": "running on the machine or cluster",
+    }
+    examples: ClassVar[tuple[str, ...]] = (
+        "--data stage1_train --index index.csv --fold 0 --output model",
+        "--data s3://bucket/packed --output s3://bucket/model --workers 2",
+        "--config run.yaml --epochs 30",
+    )
 
-    data: str = Field(description="folder of labelled images: <id>/images + <id>/masks, or images/ + masks/")
-    output: str = Field(description="new folder for the model bundle, scores and pictures")
-    index: str | None = Field(None, description="CSV with a row an image: ImageId and any of group, kind, fold")
-    validation_fold: int | None = Field(None, description="validate on this fold of the index", ge=0)
+    data: Place = Field(
+        description="labelled images: folder (<id>/images + <id>/masks, or images/ + masks/), packed set, or manifest "
+        "(CSV or Parquet: image, mask and any of group, kind, fold)"
+    )
+    output: Place = Field(description="new folder for the model bundle, scores and pictures")
+    index: Place | None = Field(None, description="CSV with a row an image: ImageId and any of group, kind, fold")
+    validation_data: Place | None = Field(
+        None, description="labelled images to validate on, instead of a part of --data"
+    )
+    folds: int | None = Field(None, description="cut the images into so many folds, by group; needs --fold", ge=2)
+    fold: int | None = Field(None, description="validate on this fold, of --folds or of the index", ge=0)
     validation_fraction: float = Field(0.2, description="part of the images to validate on, without folds", gt=0, lt=1)
+    resume: bool = Field(False, description="go on from the last checkpoint in --output, with the same split and seeds")
+    pictures: int = Field(6, description="validation images shown before and after training", ge=1)
+    mlflow: Annotated[str, "URI"] | None = Field(
+        None, description="URI of an MLflow tracking server (or folder) to log to as well"
+    )
 
     maps: Literal["distance", "foreground"] = Field(
         "distance", description="predict nucleus and distance to its border, or the foreground alone"
@@ -32,7 +70,7 @@ class TrainSettings(Settings):
     normalisation: Literal["percentile", "full-range"] = Field(
         "percentile", description="stretch the 1st and 99.8th percentile to [0, 1], or divide by 255 or 65535"
     )
-    encoder_weights: str = Field(
+    encoder_weights: Annotated[str, "imagenet|none|PATH"] = Field(
         "imagenet",
         description="imagenet or the path of a Keras no-top HDF5 file: a frozen encoder; none: train it from scratch",
     )
@@ -50,26 +88,39 @@ class TrainSettings(Settings):
     cpus_per_worker: float = Field(1.0, description="CPUs that Ray reserves for each worker", gt=0)
     threads_per_worker: int = Field(2, description="TensorFlow's threads in each worker", ge=1)
     max_restarts: int = Field(3, description="how often a dead worker is replaced before the run fails", ge=0)
-    pictures: int = Field(6, description="validation images shown before and after training", ge=1)
 
 
 class PredictSettings(Settings):
-    """Segment a plate or a folder of images.
+    """Segment a plate or a folder of images."""
 
-    Example: python jobs/predict.py --model model --input plate --channel w1 --output segmented
-    """
+    groups: ClassVar[dict[str, str]] = {
+        "input": "input and output",
+        "max_failed": "failures and reruns",
+        "preflight": "running on the machine or cluster",
+    }
+    examples: ClassVar[tuple[str, ...]] = (
+        "--model model --input plate --channel w1 --output segmented",
+        "--model s3://bucket/model --input s3://bucket/plate --output s3://bucket/segmented",
+        "--config run.yaml --input plate7 --output segmented7",
+    )
 
-    input: str = Field(description="folder of images, or a plate as the microscope wrote it")
-    output: str = Field(description="folder for masks and tables; a rerun goes on where the last one stopped")
-    model: str = Field(description="folder of a model bundle")
-    channel: str | None = Field(None, description="channel to segment, as the file names have it")
-    scheme: str | None = Field(None, description="how files are named, where looking is not enough to tell")
-    z: str = Field("max", description="max: project the planes of a z-stack; or the number of one plane")
+    input: Place = Field(description="folder of images, or a plate as the microscope wrote it")
+    output: Place = Field(description="folder for masks and tables; a rerun goes on where the last one stopped")
+    model: Place = Field(description="folder of a model bundle")
+    channel: Annotated[str, "NAME"] | None = Field(None, description="channel to segment, as the file names have it")
+    scheme: Annotated[str, "NAME"] | None = Field(
+        None, description="how files are named, where looking is not enough to tell"
+    )
+    z: Annotated[str, "max|N"] = Field(
+        "max", description="max: project the planes of a z-stack; or the number of one plane"
+    )
     masks: Literal["png", "parquet", "both", "none"] = Field("png", description="how label masks are written")
 
-    max_failed: str = Field("0", description="exit with 3 when more sites failed than N, or than P%%")
+    max_failed: Annotated[str, "N|P%"] = Field("0", description="exit with 3 when more sites failed than N, or than P%")
     retry_failed: bool = Field(False, description="try the failed sites of earlier runs again")
     overwrite: bool = Field(False, description="delete what an earlier run left in the output, and start afresh")
+
+    preflight: bool = Field(True, description="try one site through every stage before the long run")
 
     runtime: Literal["auto", "openvino", "tensorflow"] = Field(
         "auto", description="what runs the network: OpenVINO on CPUs, TensorFlow on GPUs"
@@ -98,18 +149,26 @@ class PredictSettings(Settings):
 
 
 class EvaluateSettings(Settings):
-    """Score a model on labelled images, or masks that are on disk against the truth.
+    """Score a model on labelled images, or masks that are on disk against the truth."""
 
-    Example: python jobs/evaluate.py --model model --data stage1_train --index index.csv --fold 0 --output scores
-    """
+    groups: ClassVar[dict[str, str]] = {
+        "output": "output",
+        "model": "to score a model",
+        "masks": "to score masks",
+        "runtime": "running on the machine or cluster",
+    }
+    examples: ClassVar[tuple[str, ...]] = (
+        "--model model --data stage1_train --index index.csv --fold 0 --output scores",
+        "--masks segmented/masks --truth truth --output scores",
+    )
 
-    output: str = Field(description="folder for scores.json, the table of images and the picture")
-    model: str | None = Field(None, description="folder of a model bundle, to score on --data")
-    data: str | None = Field(None, description="folder of labelled images")
-    index: str | None = Field(None, description="CSV with a row an image: ImageId and any of group, kind, fold")
+    output: Place = Field(description="folder for scores.json, the table of images and the picture")
+    model: Place | None = Field(None, description="folder of a model bundle, to score on --data")
+    data: Place | None = Field(None, description="folder of labelled images")
+    index: Place | None = Field(None, description="CSV with a row an image: ImageId and any of group, kind, fold")
     fold: int | None = Field(None, description="score the images of this fold of the index only", ge=0)
-    masks: str | None = Field(None, description="folder of label masks, such as OUT/masks, to score against --truth")
-    truth: str | None = Field(None, description="folder of true label images, named as those in --masks")
+    masks: Place | None = Field(None, description="folder of label masks, such as OUT/masks, to score against --truth")
+    truth: Place | None = Field(None, description="folder of true label images, named as those in --masks")
 
     runtime: Literal["auto", "openvino", "tensorflow"] = Field(
         "auto", description="what runs the network: OpenVINO on CPUs, TensorFlow on GPUs"
@@ -118,3 +177,26 @@ class EvaluateSettings(Settings):
     use_gpu: bool = Field(False, description="run the network on GPUs, one an actor")
     cpus_per_actor: float = Field(1.0, description="CPUs that Ray reserves for each actor", gt=0)
     threads_per_actor: int = Field(2, description="the network's threads in each actor", ge=1)
+
+
+class PackSettings(Settings):
+    """Pack labelled images into a few Parquet files: quicker to fetch than thousands of small ones."""
+
+    groups: ClassVar[dict[str, str]] = {"data": "input and output"}
+    examples: ClassVar[tuple[str, ...]] = ("--data stage1_train --index index.csv --output s3://bucket/packed",)
+
+    data: Place = Field(description="labelled images, as train takes them")
+    output: Place = Field(description="new folder for the packed set; give it to train as --data")
+    index: Place | None = Field(None, description="CSV with a row an image: ImageId and any of group, kind, fold")
+    images_per_part: int = Field(64, description="images in each Parquet file", ge=1)
+
+
+class ExportSettings(Settings):
+    """Write the network of a model bundle for other software: a TensorFlow SavedModel, ONNX, or both."""
+
+    groups: ClassVar[dict[str, str]] = {"model": "input and output"}
+    examples: ClassVar[tuple[str, ...]] = ("--model model --output exported --to onnx",)
+
+    model: Place = Field(description="folder of a model bundle")
+    output: Place = Field(description="new folder to write to")
+    to: Literal["savedmodel", "onnx", "both"] = Field("both", description="format")

@@ -35,8 +35,10 @@ OWNERS = {
     "keras": {"model"},
     "openvino": {"model"},
     "nncf": {"model"},
+    "onnx": {"model"},
+    "tf2onnx": {"model"},
 }
-HEAVY = ("ray", "tensorflow", "tf_keras", "keras", "openvino", "nncf")
+HEAVY = ("ray", "tensorflow", "tf_keras", "keras", "openvino", "nncf", "onnx", "tf2onnx")
 
 
 def _module_files(root: Path) -> dict[str, Path]:

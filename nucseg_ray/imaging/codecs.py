@@ -40,10 +40,7 @@ def decode_image(data: bytes, *, name: str) -> Pixels:
     pixels = _decode_any(data, name=name)
     if pixels.ndim == 3 and pixels.shape[2] in (2, 4):
         pixels = pixels[:, :, :-1]
-    if pixels.ndim == 3 and pixels.shape[2] == 1:
-        pixels = pixels[:, :, 0]
-    if pixels.ndim == 3 and pixels.shape[2] == 3 and _channels_equal(pixels):
-        pixels = pixels[:, :, 0]
+    pixels = grey_where_equal(pixels)
     if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] != 3):
         raise DecodeError(
             f"{name}: expected a grey or RGB image, found an array of shape {pixels.shape}; "
@@ -75,6 +72,14 @@ def decode_mask(data: bytes, *, name: str) -> NDArray[np.uint8] | NDArray[np.uin
 def as_rgb(image: NDArray[Any]) -> NDArray[Any]:
     """Give ``(H, W, 3)``: a colour image as it is, a grey one replicated; the dtype is kept."""
     return image if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2)
+
+
+def grey_where_equal(pixels: NDArray[Any]) -> NDArray[Any]:
+    """Give ``(H, W)`` for an image of one channel or of three equal ones, any other as it is; views, not copies."""
+    if pixels.ndim != 3 or pixels.shape[2] not in (1, 3):
+        return pixels
+    first = pixels[:, :, 0]
+    return first if all((pixels[:, :, i] == first).all() for i in range(1, pixels.shape[2])) else pixels
 
 
 def encode_label_png(labels: Labels) -> bytes:
@@ -188,10 +193,6 @@ def _decode_tiff(data: bytes, *, name: str) -> NDArray[np.generic]:
     if n_pages != 1:
         raise DecodeError(f"{name}: expected a TIFF of one page, found {n_pages}; save each page as a file of its own")
     return np.moveaxis(pixels, 0, -1) if planar and pixels.ndim == 3 else pixels
-
-
-def _channels_equal(pixels: NDArray[np.generic]) -> bool:
-    return bool((pixels[..., 0] == pixels[..., 1]).all() and (pixels[..., 0] == pixels[..., 2]).all())
 
 
 def _encode_png(pixels: NDArray[np.generic]) -> bytes:

@@ -192,8 +192,10 @@ def _distance_target(labels: Labels) -> Maps:
         # The ring of zeros makes the image border count as outside, like any other border of the nucleus.
         ringed = cv2.copyMakeBorder(own.astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
         depth = cv2.distanceTransform(ringed, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
-        # Rounding takes the deepest pixel of some nuclei above 255, which 8 bits would wrap.
-        relative = np.minimum(np.ceil(depth * (255.0 / depth.max())), 255)
+        # Squared distances are whole numbers. OpenCV rounds their roots by where the array lies in memory, so
+        # that the same image would not always have the same target.
+        squared = np.rint(np.square(depth, dtype=np.float64))
+        relative = np.ceil(np.sqrt(squared * 255**2 / squared.max()))
         target[box][own] = relative[own].astype(np.uint8)
     return target
 

@@ -18,6 +18,8 @@ TAPS = (
     "block_16_project",
 )
 STRIDE = 32
+# What its input and its output are called, in every form that carries names.
+INPUT, OUTPUT = "image", "maps"
 
 
 @dataclass(frozen=True, slots=True)

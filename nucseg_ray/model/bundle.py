@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nucseg_ray import __version__
 from nucseg_ray.errors import MissingInputError, ModelError
 from nucseg_ray.imaging.labels import LabelVariant, labels_from_dict
 from nucseg_ray.imaging.normalise import Normalisation, normalisation_from_dict
@@ -50,6 +51,11 @@ class Bundle:
     training: Mapping[str, Any]
     metrics: Mapping[str, Any]
     fingerprint: str
+
+    @property
+    def file_names(self) -> tuple[str, ...]:
+        """The names of its files in the folder, ``model.json`` last: a copy is no bundle before it is whole."""
+        return (WEIGHTS, *(name for form in self.forms for name in FORMS[form]), MODEL_JSON)
 
     def network(self, form: str) -> Path:
         """Give the file of the network in one of the bundle's forms.
@@ -229,4 +235,6 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def _versions() -> dict[str, str]:
-    return {name: importlib.metadata.version(name) for name in ("nucseg_ray", "ray", "tensorflow", "numpy")}
+    # A submitted job runs from the uploaded source; this package need not be installed there, or is another version.
+    installed = {name: importlib.metadata.version(name) for name in ("ray", "tensorflow", "numpy")}
+    return {"nucseg_ray": __version__, **installed}

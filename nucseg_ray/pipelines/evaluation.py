@@ -7,7 +7,6 @@ import io
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,8 +18,9 @@ from nucseg_ray.errors import InputError, UsageError
 from nucseg_ray.imaging.codecs import decode_label_png
 from nucseg_ray.imaging.labels import LabelVariant
 from nucseg_ray.imaging.metrics import THRESHOLDS, Matches, bowl_score, match, pool
-from nucseg_ray.model.bundle import Bundle, read_bundle
+from nucseg_ray.model.bundle import Bundle
 from nucseg_ray.model.predictor import choose_form
+from nucseg_ray.pipelines.models import ModelFiles, fetch_bundle
 from nucseg_ray.pipelines.network import ActorPool, with_maps
 from nucseg_ray.pipelines.resources import check_room
 from nucseg_ray.pipelines.rows import unpack
@@ -79,7 +79,7 @@ def run_evaluate(settings: EvaluateSettings) -> dict[str, Any]:
     return scores.summary
 
 
-def score_model(bundle: Bundle, samples: ray.data.Dataset, actors: ActorPool) -> Scores:
+def score_model(bundle: Bundle, samples: ray.data.Dataset, actors: ActorPool, *, files: ModelFiles) -> Scores:
     """Predict labelled images (rows of ``read_samples``) and match them with the truth.
 
     Raises
@@ -87,7 +87,7 @@ def score_model(bundle: Bundle, samples: ray.data.Dataset, actors: ActorPool) ->
     InputError
         An image cannot be read or predicted: a score over the others would not be the score that was asked for.
     """
-    matched = with_maps(samples, model=str(bundle.folder), pool=actors).map_batches(
+    matched = with_maps(samples, model=files, pool=actors).map_batches(
         _match_batch, fn_kwargs={"variant": bundle.labels}, batch_format="pyarrow", batch_size=None
     )
     return _collect(matched)
@@ -121,7 +121,7 @@ def log_scores(summary: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def _score_flags_model(settings: EvaluateSettings) -> Scores:
-    bundle = read_bundle(Path(Location(settings.model or "").path))
+    bundle, files = fetch_bundle(Location(settings.model or ""))
     actors = ActorPool(
         form=choose_form(bundle, runtime=settings.runtime, use_gpu=settings.use_gpu),
         actors=settings.actors,
@@ -137,7 +137,7 @@ def _score_flags_model(settings: EvaluateSettings) -> Scores:
         known = sorted({sample.fold for sample in found.samples if sample.fold is not None})
         raise UsageError(f"--fold {settings.fold}: no image is in it; found the folds {known or 'none (give --index)'}")
     logger.info("%s: %s; scoring %d images", found.root, found.layout, len(samples))
-    return score_model(bundle, read_samples(found.root, samples), actors)
+    return score_model(bundle, read_samples(found.only(samples)), actors, files=files)
 
 
 def _score_masks(masks: Location, truth: Location) -> Scores:

@@ -7,7 +7,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,13 +15,15 @@ from tqdm import tqdm
 
 from nucseg_ray.config import PredictSettings
 from nucseg_ray.errors import NucsegError, OutputError
-from nucseg_ray.model.bundle import Bundle, read_bundle
+from nucseg_ray.model.bundle import Bundle
 from nucseg_ray.model.predictor import choose_form
 from nucseg_ray.pipelines.account import Account
+from nucseg_ray.pipelines.models import ModelFiles, fetch_bundle
 from nucseg_ray.pipelines.network import ActorPool, with_maps
+from nucseg_ray.pipelines.preflight import run_preflight
 from nucseg_ray.pipelines.progress import duration
 from nucseg_ray.pipelines.resources import check_room
-from nucseg_ray.pipelines.run_record import claim_output, clear_output, record_manifest
+from nucseg_ray.pipelines.run_record import check_output, claim_output, clear_output, record_manifest
 from nucseg_ray.pipelines.session import finite_retries
 from nucseg_ray.pipelines.sites import Sink, finish_batch, read_batch
 from nucseg_ray.plates.planning import Plan, plan
@@ -48,7 +49,7 @@ def run_predict(settings: PredictSettings) -> Account:
         The input, the model or the output cannot be used. What was committed stays.
     """
     root, out = Location(settings.input), Location(settings.output)
-    bundle = read_bundle(Path(Location(settings.model).path))
+    bundle, files = fetch_bundle(Location(settings.model))
     actors = ActorPool(
         form=choose_form(bundle, runtime=settings.runtime, use_gpu=settings.use_gpu),
         actors=settings.actors,
@@ -63,22 +64,31 @@ def run_predict(settings: PredictSettings) -> Account:
         list_files(root), root_name=root.name, channel=settings.channel, scheme=settings.scheme, z=settings.z
     )
     _log_plan(planned, root)
+    decisive = _decisive(settings, planned, bundle, actors.form)
     with Lease(out) as lease:
+        if not settings.overwrite:
+            check_output(out, decisive)
+            if settings.retry_failed:
+                drop_failed(out)
+        accepted = frozenset[str]() if settings.overwrite else committed_stems(out)
+        done = done_keys(out, accepted)
+        ahead, _ = _pending(planned.manifest, done)
+        if settings.preflight and ahead.num_rows:
+            run_preflight(settings, root=root, out=out, bundle=bundle, files=files, actors=actors, pending=ahead)
+        # Only now is the output changed: what the preflight refuses must neither delete the results of an earlier run
+        # nor claim the output for a model that does not work.
         if settings.overwrite:
             clear_output(out)
-        claim_output(out, _decisive(settings, planned, bundle, actors.form), settings=settings.model_dump())
+        claim_output(out, decisive, settings=settings.model_dump())
         manifest = record_manifest(out, planned.manifest)
-        if settings.retry_failed:
-            drop_failed(out)
-        accepted = committed_stems(out)
         run_id = new_run_id()
         begin_run(out, run_id, accepted)
-        pending, n_done = _pending(manifest, done_keys(out, accepted))
+        pending, n_done = _pending(manifest, done)
         if pending.num_rows == 0:
             logger.info("nothing to do: all %d sites were done before", manifest.num_rows)
         else:
             sink = Sink(out, run_id, settings.masks)
-            _stream(pending, root=root, bundle=bundle, actors=actors, sink=sink, settings=settings)
+            _stream(pending, root=root, bundle=bundle, files=files, actors=actors, sink=sink, settings=settings)
         lease.check()
         sweep(out, run_id, accepted)
         account = Account(sites=manifest.num_rows, done_before=n_done, **outcome_counts(out))
@@ -142,14 +152,21 @@ def _blocks(pending: pa.Table, sites_per_part: int) -> list[pa.Table]:
 
 
 def _stream(
-    pending: pa.Table, *, root: Location, bundle: Bundle, actors: ActorPool, sink: Sink, settings: PredictSettings
+    pending: pa.Table,
+    *,
+    root: Location,
+    bundle: Bundle,
+    files: ModelFiles,
+    actors: ActorPool,
+    sink: Sink,
+    settings: PredictSettings,
 ) -> None:
     blocks = _blocks(pending, settings.sites_per_part)
     with finite_retries() as tasks:
         read = ray.data.from_arrow(blocks).map_batches(
             read_batch, fn_kwargs={"root": root}, batch_format="pyarrow", batch_size=None, **tasks
         )
-        predicted = with_maps(read, model=str(bundle.folder), pool=actors)
+        predicted = with_maps(read, model=files, pool=actors)
         finished = predicted.map_batches(
             finish_batch,
             fn_kwargs={"variant": bundle.labels, "sink": sink},

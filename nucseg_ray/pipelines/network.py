@@ -9,6 +9,7 @@ import pyarrow as pa
 import ray
 import ray.data
 
+from nucseg_ray.pipelines.models import ModelFiles
 from nucseg_ray.pipelines.rows import array_fields, pack, to_table, unpack
 from nucseg_ray.pipelines.session import finite_retries
 
@@ -30,7 +31,7 @@ class ActorPool:
     overlap_px: int = 128
 
 
-def with_maps(sites: ray.data.Dataset, *, model: str, pool: ActorPool) -> ray.data.Dataset:
+def with_maps(sites: ray.data.Dataset, *, model: ModelFiles, pool: ActorPool) -> ray.data.Dataset:
     """Plan to predict the maps of every row that has an ``image``; the three ``maps`` columns are added.
 
     A row whose image cannot be predicted gets its reason in ``error``.
@@ -53,12 +54,13 @@ def with_maps(sites: ray.data.Dataset, *, model: str, pool: ActorPool) -> ray.da
 class MapActor:
     """Holds a loaded model; turns tables with images into tables with maps."""
 
-    def __init__(self, *, model: str, pool: ActorPool) -> None:
+    def __init__(self, *, model: ModelFiles, pool: ActorPool) -> None:
         """Load the model, once."""
         from nucseg_ray.model.segmenter import Segmenter, Tiling
 
         tiling = Tiling(tile_px=pool.tile_px, overlap_px=pool.overlap_px)
-        self._segmenter = Segmenter.load(model, form=pool.form, threads=pool.threads, tiling=tiling)
+        self._segmenter = Segmenter.load(model.folder(), form=pool.form, threads=pool.threads, tiling=tiling)
+        model.discard()
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Add the maps of each image; the rest of the table stays as it is."""

@@ -26,8 +26,8 @@ TREE = ("sites", "nuclei", "masks", "runs")
 FILES = (MANIFEST_PARQUET, "latest_run.json", RUN_JSON)
 
 
-def claim_output(out: Location, decisive: Mapping[str, Any], *, settings: Mapping[str, Any]) -> None:
-    """Record what the output is made with, or check that it is the same as before.
+def check_output(out: Location, decisive: Mapping[str, Any]) -> bool:
+    """Check that an output was made with the same, or with nothing yet; tells whether it has its record.
 
     Raises
     ------
@@ -35,11 +35,10 @@ def claim_output(out: Location, decisive: Mapping[str, Any], *, settings: Mappin
         It was made with something else; names what differs. Or it holds files of another kind.
     """
     stored = _read(out)
-    wanted = {"format": FORMAT, **decisive}
     if stored is None:
         _refuse_foreign(out)
-        write_json(out / RUN_JSON, {"made_with": wanted, "settings": dict(settings)})
-        return
+        return False
+    wanted = _made_with(decisive)
     made_with = stored.get("made_with", {})
     different = sorted(name for name in {*wanted, *made_with} if wanted.get(name) != made_with.get(name))
     if different:
@@ -47,6 +46,13 @@ def claim_output(out: Location, decisive: Mapping[str, Any], *, settings: Mappin
         raise OutputMismatchError(
             f"{out}: was made with other settings ({told}); name another --output, or start it afresh with --overwrite"
         )
+    return True
+
+
+def claim_output(out: Location, decisive: Mapping[str, Any], *, settings: Mapping[str, Any]) -> None:
+    """Record what the output is made with, where that is not recorded yet; raises like :func:`check_output`."""
+    if not check_output(out, decisive):
+        write_json(out / RUN_JSON, {"made_with": _made_with(decisive), "settings": dict(settings)})
 
 
 def clear_output(out: Location) -> None:
@@ -81,6 +87,10 @@ def record_manifest(out: Location, planned: pa.Table) -> pa.Table:
     if manifest.num_rows != before.num_rows:
         write_table(out / MANIFEST_PARQUET, manifest)
     return manifest
+
+
+def _made_with(decisive: Mapping[str, Any]) -> dict[str, Any]:
+    return {"format": FORMAT, **decisive}
 
 
 def _read(out: Location) -> dict[str, Any] | None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +11,8 @@ from typing import Any
 import ray
 import ray.data
 from ray.util.annotations import RayDeprecationWarning
+
+from nucseg_ray.pipelines.native_stderr import native_stderr_silenced
 
 _TALKATIVE = ("ray", "ray.data", "ray.train", "tifffile")
 # A worker that dies takes no site with it: its task is begun again. But not for ever, as is Ray's default.
@@ -38,24 +38,6 @@ def connected() -> Iterator[None]:
     finally:
         # At the interpreter's exit Ray would do it by itself, half a second slower.
         ray.shutdown()
-
-
-@contextmanager
-def native_stderr_silenced() -> Iterator[None]:
-    """Drop what C++ code writes to stderr meanwhile; Python's exceptions come through.
-
-    Ray and TensorFlow write some lines about themselves while they start, before any log level of theirs holds.
-    """
-    sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        sys.stderr.flush()
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
 
 
 @contextmanager

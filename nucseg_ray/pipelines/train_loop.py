@@ -21,6 +21,8 @@ from nucseg_ray.model.architecture import Architecture
 from nucseg_ray.model.bundle import read_arrays, write_arrays
 from nucseg_ray.pipelines.crops import CropPlan, Share, crop_batches, validation_crops
 from nucseg_ray.pipelines.progress import duration
+from nucseg_ray.storage.atomic import write_bytes
+from nucseg_ray.storage.locations import Location
 
 STATE, BEST, PICTURES, HISTORY = "state.npz", "best.npz", "pictures.npz", "history.json"
 EVALUATION_BATCH = 16
@@ -33,7 +35,7 @@ class LoopPlan:
     """Everything a worker needs to know.
 
     ``weights``, ``train`` and ``validation`` refer to the weights to begin with and to the :class:`Prepared` images.
-    ``batch_size`` is one worker's share; ``board`` takes lines of progress.
+    ``batch_size`` is one worker's share; ``board`` takes lines of progress, the folder ``tensorboard`` event files.
     """
 
     architecture: Architecture
@@ -50,6 +52,7 @@ class LoopPlan:
     patience: int
     threads: int
     pictures: int
+    tensorboard: Location
     board: Any
 
 
@@ -149,14 +152,14 @@ class _Loop:
             self._say(f"going on after epoch {len(self._history)}")
         batches = self._batches()
         for epoch in range(len(self._history) + 1, self._plan.epochs + 1):
+            if self._has_stalled():  # asked before an epoch: also one that a restart would begin
+                self._say(f"no better score in {self._plan.patience} epochs: stopped early")
+                return
             row = self._train_epoch(epoch, batches)
             state = self._replica.state()
             row |= self._score(state)
-            self._history.append(row)
+            self._history.append({**row, "ended_at": time.time()})
             self._report(state)
-            if self._has_stalled():
-                self._say(f"no better score in {self._plan.patience} epochs: stopped early")
-                return
 
     def _validation_before(self) -> NDArray[np.uint8]:
         from nucseg_ray.model.replica import network_weights
@@ -219,9 +222,17 @@ class _Loop:
             f"validation loss {row['validation_loss']:.4f}, AP@0.5 {row['validation_ap50']:.3f}, "
             f"score {row['validation_score']:.3f}, {duration(row['seconds'])}; {duration(left)} to go"
         )
+        # Before the checkpoint: an epoch that is begun again writes the same file again.
+        self._write_events(row)
         with tempfile.TemporaryDirectory() as folder:
             self._save(Path(folder), state)
             ray.train.report(row, checkpoint=ray.train.Checkpoint.from_directory(folder))
+
+    def _write_events(self, row: Mapping[str, float]) -> None:
+        from nucseg_ray.model.tensorboard import event_file, event_file_name
+
+        write_bytes(self._plan.tensorboard / event_file_name(len(self._history)), event_file(row))
+        self._plan.board.end_epoch.remote(row)
 
     def _save(self, folder: Path, state: Mapping[str, NDArray[Any]]) -> None:
         write_arrays(folder / STATE, state)
@@ -237,7 +248,7 @@ class _Loop:
 
     def _has_stalled(self) -> bool:
         scores = [row["validation_score"] for row in self._history]
-        return len(scores) - 1 - int(np.argmax(scores)) >= self._plan.patience
+        return bool(scores) and len(scores) - 1 - int(np.argmax(scores)) >= self._plan.patience
 
     def _say_step(self, epoch: int, step: int, loss: float, *, seconds: float) -> None:
         of = self._plan.steps_per_epoch

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 
 from nucseg_ray.errors import InputError, MissingInputError
 from nucseg_ray.storage.locations import Location
@@ -38,24 +39,34 @@ def fetch_many(root: Location, relative_paths: Iterable[str], *, threads: int = 
     What cannot be read comes as an ``InputError`` that is yielded, not raised: bad input is a row. At most
     ``2 * threads`` files are held or under way at a time, so a slow consumer does not fill the memory.
     """
+    return _concurrently((partial(_fetch, root, relative) for relative in relative_paths), threads=threads)
+
+
+def fetch_locations(locations: Iterable[Location], *, threads: int = 16) -> Iterator[bytes | InputError]:
+    """Read files that may lie anywhere; else like ``fetch_many``."""
+    return _concurrently((partial(_fetch, location, None) for location in locations), threads=threads)
+
+
+def _concurrently(fetches: Iterable[Callable[[], bytes | InputError]], *, threads: int) -> Iterator[bytes | InputError]:
+    """Call the functions in threads, some ahead; yields what they return, in order."""
     pending: deque[Future[bytes | InputError]] = deque()
     pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="fetch")
     try:
-        for relative in relative_paths:
+        for fetch in fetches:
             if len(pending) >= 2 * threads:
                 yield pending.popleft().result()
-            pending.append(pool.submit(_fetch, root, relative))
+            pending.append(pool.submit(fetch))
         while pending:
             yield pending.popleft().result()
     finally:  # also where the consumer stops early
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _fetch(root: Location, relative: str) -> bytes | InputError:
+def _fetch(root: Location, relative: str | None) -> bytes | InputError:
     """Read one file; an error is the value."""
     try:
-        return fetch_bytes(root / relative)
+        return fetch_bytes(root if relative is None else root / relative)
     except InputError as error:
         return error
     except Exception as error:
-        return InputError(f"{relative}: could not be read below {root}: {error}")
+        return InputError(f"{relative or 'a file'}: could not be read below {root}: {error}")

@@ -141,6 +141,12 @@ class Location:
         return self.uri if self.uri.endswith("/") else self.uri + "/"
 
 
+def is_relative(uri: str) -> bool:
+    """Tell whether a URI is a local path that means another place in another working directory."""
+    protocol, rest = _split(uri)
+    return protocol in _LOCAL and not Path(rest).expanduser().is_absolute()
+
+
 def _split(uri: str) -> tuple[str, str]:
     """Return protocol ("" for a plain path) and the rest."""
     found = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", uri, flags=re.DOTALL)

@@ -43,9 +43,9 @@ def test_a_wrong_call_is_one_line(job: str, flags: list[str], told: str) -> None
     assert line.startswith("error: ") and told in line
 
 
-@pytest.mark.parametrize("job", ["train.py", "predict.py", "evaluate.py", "synthesize.py"])
+@pytest.mark.parametrize("job", ["train.py", "predict.py", "evaluate.py", "synthesize.py", "pack.py", "export.py"])
 def test_help_names_every_flag(job: str) -> None:
     ended = _call(job, "--help")
     assert (ended.returncode, ended.stderr) == (0, "")
-    assert ended.stdout.startswith(f"usage: {job}")
+    assert ended.stdout.startswith(f"usage: python jobs/{job} ")
     assert "--output" in ended.stdout

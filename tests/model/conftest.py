@@ -65,7 +65,7 @@ def draw() -> Callable[..., np.ndarray]:
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory, bundle: Bundle, draw: Callable[..., np.ndarray]) -> Bundle:
     """``bundle`` with every form of its network, calibrated on images of 128 x 128."""
-    from nucseg_ray.model.export import export_forms
+    from nucseg_ray.model.openvino_forms import export_forms
 
     folder = tmp_path_factory.mktemp("exported") / "model"
     shutil.copytree(bundle.folder, folder)

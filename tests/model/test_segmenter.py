@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import doctest
+import json
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
 
-from nucseg_ray.errors import MissingInputError, WeightsError
+from nucseg_ray.errors import InputError, MissingInputError, UsageError, WeightsError
 from nucseg_ray.imaging.synthetic import SiteLook, render_site
 from nucseg_ray.imaging.tiling import plan_tiles
-from nucseg_ray.model.bundle import Bundle, write_bundle
+from nucseg_ray.model.bundle import FLOAT32, REFERENCE, Bundle, record_metrics, write_bundle
 from nucseg_ray.model.segmenter import Segmenter, Tiling
 
 
@@ -118,3 +128,158 @@ def test_weights_of_another_network_are_refused(
     )
     with pytest.raises(WeightsError, match="'head/bias:0'"):
         Segmenter.load(tmp_path)
+
+
+def stream_of_images(seed: int = 0) -> Iterator[np.ndarray]:
+    """Yield images without end, of four shapes and both types in turn."""
+    for number in count():
+        shape = [(64, 64), (300, 90), (60, 64, 3), (130, 130)][number % 4]
+        look = SiteLook(shape_px=(shape[0], shape[1]), nuclei=2, radius_px=(7.0, 10.0))
+        image = render_site(look, np.random.default_rng((seed, number)))[0]
+        if number % 3:
+            image = (image * (255 / image.max())).astype(np.uint8)
+        yield np.dstack([image, image // 2, image // 3]) if len(shape) == 3 else image
+
+
+@pytest.fixture
+def brightness(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> Segmenter:
+    """A segmenter with a network that costs nothing, and few pixels together."""
+    monkeypatch.setattr("nucseg_ray.model.segmenter.PIXELS_TOGETHER", 40_000)
+    return Segmenter(bundle, Brightness(), tiling=Tiling(tile_px=96, overlap_px=20))
+
+
+def test_many_are_as_each_alone_and_in_order(brightness: Segmenter) -> None:
+    images = list(islice(stream_of_images(), 23))
+    found = list(brightness.segment_many(images))
+    assert len({labels.tobytes() for labels in found}) == 23 and all(labels.any() for labels in found)
+    for image, labels in zip(images, found, strict=True):
+        np.testing.assert_array_equal(labels, brightness.segment(image), strict=True)
+    assert list(brightness.segment_many([])) == []
+    stack = np.random.default_rng(3).integers(0, 255, (5, 70, 60), np.uint8)
+    for plane, labels in zip(stack, brightness.segment_many(stack), strict=True):
+        np.testing.assert_array_equal(labels, brightness.segment(plane))
+
+
+def test_a_stream_without_end_is_taken_a_few_at_a_time(brightness: Segmenter) -> None:
+    taken = 0
+
+    def watched() -> Iterator[np.ndarray]:
+        nonlocal taken
+        for image in stream_of_images():
+            taken += 1
+            yield image
+
+    threads = threading.active_count()
+    stream = brightness.segment_many(watched())
+    assert taken == 0
+    # An image of four has 16,280 pixels on average: three or four make 40,000, and two such lots are under way.
+    ahead = []
+    for number, _ in enumerate(islice(stream, 60), start=1):
+        ahead.append(taken - number)
+    assert max(ahead) <= 2 * 5
+    stream.close()  # as a loop that is broken off
+    assert threading.active_count() == threads
+    assert taken <= 60 + 2 * 5
+
+
+def test_what_comes_before_an_error_is_given(brightness: Segmenter) -> None:
+    images: list[Any] = [*islice(stream_of_images(), 9), np.zeros((4, 4), np.float64), np.zeros((9, 9), np.uint8)]
+    stream = brightness.segment_many(images)
+    for image in images[:9]:
+        np.testing.assert_array_equal(next(stream), brightness.segment(image))
+    with pytest.raises(InputError, match="^image 9: expected pixels of type uint8 or uint16, found float64"):
+        next(stream)
+
+    def breaks() -> Iterator[np.ndarray]:
+        yield images[0]
+        raise OSError("the camera is gone")
+
+    stream = brightness.segment_many(breaks())
+    np.testing.assert_array_equal(next(stream), brightness.segment(images[0]))
+    with pytest.raises(OSError, match="the camera is gone"):
+        next(stream)
+
+
+def test_odd_arrays_are_refused_and_views_are_not(brightness: Segmenter) -> None:
+    image = next(stream_of_images())
+    with pytest.raises(InputError, match="^image: expected pixels of type uint8 or uint16, found int64"):
+        brightness.segment(image.astype(np.int64))
+    with pytest.raises(InputError, match="^image 1: expected at least one pixel"):
+        brightness.maps_of([image, image[:0]])
+    with pytest.raises(InputError, match=r"one array of shape \(60, 64, 3\); pass one image to segment"):
+        next(brightness.segment_many(np.zeros((60, 64, 3), np.uint8)))
+    expected = brightness.segment(image)
+    padded = np.zeros((128, 200), image.dtype)
+    padded[::2, 10:138:2] = image
+    rgba = np.dstack([image, image, image, np.full_like(image, np.iinfo(image.dtype).max)])
+    for same in (padded[::2, 10:138:2], image.astype(image.dtype.newbyteorder(">")), np.asfortranarray(image), rgba):
+        np.testing.assert_array_equal(brightness.segment(same), expected)
+
+
+@pytest.mark.parametrize("form", [REFERENCE, FLOAT32])
+def test_threads_do_not_disturb_each_other(exported: Bundle, form: str) -> None:
+    segmenter = Segmenter.load(exported.folder, form=form, tiling=Tiling(tile_px=64, overlap_px=16))
+    images = [site(100 + 20 * (number % 4), 120, seed=number) for number in range(16)]
+    alone = [segmenter.maps(image) for image in images]
+    assert len({maps.tobytes() for maps in alone}) == 16
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(3):
+            for maps, expected in zip(pool.map(segmenter.maps, images), alone, strict=True):
+                np.testing.assert_array_equal(maps, expected)
+
+
+def test_the_runtime_can_be_chosen(exported: Bundle, tmp_path: Path) -> None:
+    shutil.copytree(exported.folder, tmp_path / "model")
+    record_metrics(tmp_path / "model", {}, default_form=REFERENCE)
+    image = site(110, 120)
+    by_runtime = {
+        name: Segmenter.load(str(tmp_path / "model"), runtime=name).maps(image)
+        for name in ("auto", "tensorflow", "openvino")
+    }
+    np.testing.assert_array_equal(by_runtime["auto"], by_runtime["tensorflow"])
+    assert (by_runtime["openvino"] != by_runtime["tensorflow"]).any()  # close, but to be told apart
+    with pytest.raises(UsageError, match="runtime: expected one of auto, openvino, tensorflow, found 'onnx'"):
+        Segmenter.load(tmp_path / "model", runtime="onnx")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="threads: expected at least 1, found 0"):
+        Segmenter.load(tmp_path / "model", threads=0)
+
+
+def test_a_uri_is_refused_with_a_remedy_that_works(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fsspec.filesystem("memory").put(f"{bundle.folder}/", "memory://models/one/", recursive=True)
+    with pytest.raises(
+        UsageError, match="expected a model bundle in a local folder, found a URI; copy it first"
+    ) as told:
+        Segmenter.load("memory://models/one")
+    monkeypatch.chdir(tmp_path)
+    eval(str(told.value).partition("copy it first: ")[2].partition(", then load")[0], {"fsspec": fsspec})
+    assert Segmenter.load("model").bundle.fingerprint == bundle.fingerprint
+
+
+LOADED = """
+import json, sys
+import numpy as np
+from nucseg_ray.model.segmenter import Segmenter
+segmenter = Segmenter.load(sys.argv[1], runtime=sys.argv[2])
+assert segmenter.segment(np.zeros((40, 50), np.uint8)).shape == (40, 50)
+assert len(list(segmenter.segment_many([np.zeros((40, 50), np.uint8)] * 3))) == 3
+print(json.dumps([name for name in ("ray", "tensorflow", "openvino") if name in sys.modules]))
+"""
+
+
+@pytest.mark.parametrize(("runtime", "loaded"), [("openvino", ["openvino"]), ("tensorflow", ["tensorflow"])])
+def test_ray_is_never_loaded_and_a_runtime_only_where_it_runs(
+    exported: Bundle, tmp_path: Path, runtime: str, loaded: list[str]
+) -> None:
+    command = [sys.executable, "-c", LOADED, str(exported.folder), runtime]
+    run = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+    assert json.loads(run.stdout) == loaded
+
+
+def test_the_example_in_the_docstring(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(bundle.folder, tmp_path / "model")
+    monkeypatch.chdir(tmp_path)
+    tests = doctest.DocTestFinder(recurse=False).find(Segmenter, "Segmenter", globs={"image": site(110, 120)})
+    results = [doctest.DocTestRunner().run(test) for test in tests]
+    assert [(result.failed, result.attempted) for result in results] == [(0, 4)]

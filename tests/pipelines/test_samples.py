@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 import ray
 
+from nucseg_ray.config import PackSettings
 from nucseg_ray.config_synthesize import SynthesizeSettings
+from nucseg_ray.pipelines.packing import run_pack
 from nucseg_ray.pipelines.rows import unpack
 from nucseg_ray.pipelines.samples import SAMPLE_SCHEMA, read_samples, report_oddities
 from nucseg_ray.pipelines.synthesis import run_synthesize
@@ -21,17 +23,22 @@ from nucseg_ray.storage.training_sets import find_training_set
 IMAGES = 11
 
 
-def _read(folder: Path) -> dict[str, dict[str, Any]]:
+def _read(where: Path | Location) -> dict[str, dict[str, Any]]:
     """Read a training set through Ray; rows by image id."""
-    found = find_training_set(Location(str(folder)))
+    found = find_training_set(where if isinstance(where, Location) else Location(str(where)))
     rows: dict[str, dict[str, Any]] = {}
-    for table in ray.get(read_samples(found.root, found.samples).to_arrow_refs()):
+    for table in ray.get(read_samples(found).to_arrow_refs()):
         assert table.schema.names == SAMPLE_SCHEMA.names
         for row in range(table.num_rows):
             values = {name: table.column(name)[row].as_py() for name in ("kind", "overlap_px", "n_empty", "error")}
             arrays = {name: unpack(name, table, row) for name in ("image", "labels")}
             rows[table.column("image_id")[row].as_py()] = {**values, **arrays}
     return rows
+
+
+def _upload(folder: Path, bucket: Location) -> Location:
+    bucket.fs.put(f"{folder}/", bucket.path, recursive=True)
+    return bucket
 
 
 def _image(path: Path) -> np.ndarray:
@@ -59,12 +66,20 @@ def sets(tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> dict[st
     look: dict[str, Any] = {"shape_px": (64, 80), "nuclei": (0, 6), "radius_px": (4.0, 8.0), "images": IMAGES}
     for layout in ("bowl", "paired"):
         run_synthesize(SynthesizeSettings(output=str(folder / layout), layout=layout, **look))
-    return {layout: folder / layout for layout in ("bowl", "paired")}
+    stems = sorted(path.stem for path in (folder / "paired/images").iterdir())
+    lines = ["image,mask,image_id", *(f"paired/images/{stem}.png,paired/masks/{stem}.png,{stem}" for stem in stems)]
+    (folder / "manifest.csv").write_text("\n".join(lines))
+    run_pack(PackSettings(data=str(folder / "bowl"), output=str(folder / "packed"), images_per_part=4))
+    return {name: folder / name for name in ("bowl", "paired", "manifest.csv", "packed")}
 
 
-@pytest.mark.parametrize("layout", ["bowl", "paired"])
-def test_both_layouts_equal_a_plain_loop(sets: dict[str, Path], layout: str) -> None:
-    rows = _read(sets[layout])
+@pytest.mark.parametrize("place", ["local", "s3"])
+@pytest.mark.parametrize("layout", ["bowl", "paired", "manifest.csv", "packed"])
+def test_every_way_to_lie_equals_a_plain_loop(sets: dict[str, Path], bucket: str, layout: str, place: str) -> None:
+    where = Location(str(sets[layout]))
+    if place == "s3":
+        where = _upload(sets[layout].parent, Location(bucket)) / layout
+    rows = _read(where)
     assert len(rows) == IMAGES
     for name, row in rows.items():
         np.testing.assert_array_equal(row["image"], _image(sets["paired"] / "images" / f"{name}.png"))
@@ -120,3 +135,43 @@ def test_what_cannot_be_read_is_a_row_with_its_error(tmp_path: Path, ray_session
     }.items():
         assert told in rows[name]["error"]
         assert rows[name]["image"] is None and rows[name]["labels"] is None
+
+
+def test_what_a_manifest_names_and_is_not_there_is_told_with_its_row(
+    tmp_path: Path, bucket: str, ray_session: None
+) -> None:
+    _sample(tmp_path, "good", _box(0, 0, 5, 5))
+    cv2.imwrite(str(tmp_path / "small.png"), np.zeros((8, 8), np.uint8))
+    image, mask = "good/images/good.png", "good/masks/0.png"
+    rows = [
+        (image, mask),
+        ("gone.png", mask),
+        (f"{bucket}/gone.png", mask),
+        (f"{tmp_path}/{mask}", f"{bucket}/gone.png"),
+        (f"file://{tmp_path}/small.png", mask),
+    ]
+    manifest = tmp_path / "set.csv"
+    manifest.write_text("\n".join(["image,mask", *(f"{one},{other}" for one, other in rows)]))
+    found = _read(manifest)
+    assert {name for name, row in found.items() if row["error"] is None} == {image}
+    assert (found[image]["labels"] > 0).sum() == 25
+    for line, told in {
+        3: f"{tmp_path}/gone.png: expected a file, found none",
+        4: f"{bucket}/gone.png: expected a file, found none",
+        5: f"{bucket}/gone.png: expected a file, found none",
+        6: f"{mask}: expected a mask of (8, 8) pixels like {tmp_path}/small.png, found (30, 40)",
+    }.items():
+        assert found[rows[line - 2][0]]["error"].startswith(f"{manifest}, line {line}: {told}")
+
+
+def test_a_part_that_was_altered_is_an_error_of_its_images_only(tmp_path: Path, ray_session: None) -> None:
+    for number in range(5):
+        _sample(tmp_path / "set", f"image-{number}", _box(0, 0, 5, 5))
+    packed = tmp_path / "packed"
+    run_pack(PackSettings(data=str(tmp_path / "set"), output=str(packed), images_per_part=2))
+    data = bytearray((packed / "part-00001.parquet").read_bytes())
+    data[100] ^= 1
+    (packed / "part-00001.parquet").write_bytes(data)
+    errors = {name: row["error"] for name, row in _read(packed).items()}
+    assert [name for name, error in errors.items() if error is not None] == ["image-2", "image-3"]
+    assert "part-00001.parquet: was altered" in errors["image-2"]

@@ -22,6 +22,14 @@ from nucseg_ray.config import TrainSettings
 from nucseg_ray.model.bundle import REFERENCE, read_bundle
 from nucseg_ray.pipelines.training import run_train
 
+# As tensorboard/ names the columns of history.csv.
+TAGS = {
+    "train_loss": "loss/train",
+    "validation_loss": "loss/validation",
+    "validation_ap50": "validation/AP@0.5",
+    "validation_score": "validation/score",
+    "learning_rate": "learning_rate",
+}
 COLUMNS = {
     "epoch",
     "train_loss",
@@ -61,6 +69,20 @@ def test_the_history_has_a_row_an_epoch(tiny_model: Path) -> None:
     assert all(np.isfinite(list(row.values())).all() for row in history)
     assert history[-1]["train_loss"] < history[0]["train_loss"] / 2
     assert history[-1]["learning_rate"] < history[0]["learning_rate"]
+
+
+def test_tensorboard_has_a_file_an_epoch_with_its_row_of_the_history(tiny_model: Path) -> None:
+    import tensorflow as tf
+
+    history, found = _history(tiny_model), []
+    for path in sorted((tiny_model / "tensorboard").iterdir()):
+        records = [tf.compat.v1.Event.FromString(record.numpy()) for record in tf.data.TFRecordDataset(str(path))]
+        found += [event for event in records if event.summary.value]
+    assert [event.step for event in found] == [row["epoch"] for row in history]
+    for event, row in zip(found, history, strict=True):
+        values = {value.tag: value.simple_value for value in event.summary.value}
+        assert values == {tag: np.float32(row[column]) for column, tag in TAGS.items()}
+        assert event.wall_time == pytest.approx(row["ended_at"])
 
 
 @pytest.mark.parametrize("picture", ["learning_curves.png", "before_after.png", "validation/ap_curve.png"])
@@ -108,7 +130,7 @@ def test_a_model_is_not_written_over(tiny_model: Path, tiny_set: Path, call: Cal
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
-        (("--validation-fold", "3"), "--validation-fold 3: not in the index; found no fold column (give --index)"),
+        (("--fold", "3"), "--fold 3: no image is in it; found no fold column (give --index, or cut some: --folds)"),
         (("--workers", "2"), "leave less than one for the tasks that read images"),
         (("--workers", "3", "--cpus-per-worker", "0.1"), "--batch-size 16: not divisible by --workers 3"),
         (("--workers", "8", "--cpus-per-worker", "0.1"), "expected a validation image for each, found 5"),
@@ -116,7 +138,7 @@ def test_a_model_is_not_written_over(tiny_model: Path, tiny_set: Path, call: Cal
         (("--use-gpu",), "the cluster has 0 GPUs"),
         (("--index", "nowhere.csv"), "nowhere.csv: expected a file, found none"),
         (("--encoder-weights", "nowhere.h5"), "nowhere.h5: no such file; expected imagenet, none, or a path"),
-        (("--crop-px", "100"), "--crop-px: Input should be a multiple of 32, found '100'"),
+        (("--crop-px", "100"), "--crop-px: expected a multiple of 32, found '100'"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_in_one_line(

@@ -13,7 +13,7 @@ from nucseg_ray.imaging.metrics import match, pool
 from nucseg_ray.model.bundle import FLOAT32, FORMS, INT8, REFERENCE, read_bundle
 from nucseg_ray.model.processor import multiplies_int8_exactly
 from nucseg_ray.model.segmenter import Segmenter
-from nucseg_ray.pipelines.exporting import default_form, spread_over_kinds
+from nucseg_ray.pipelines.bundle_forms import default_form, spread_over_kinds
 
 
 def summary(**mean_ap: float) -> dict[str, Any]:

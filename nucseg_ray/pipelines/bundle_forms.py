@@ -17,10 +17,10 @@ from nucseg_ray.model.bundle import FORMS, REFERENCE, Bundle, add_forms
 from nucseg_ray.model.predictor import runs_here
 from nucseg_ray.pipelines.crops import Prepared, validation_crops
 from nucseg_ray.pipelines.evaluation import Scores, score_model
+from nucseg_ray.pipelines.models import ship
 from nucseg_ray.pipelines.network import ActorPool
 from nucseg_ray.pipelines.samples import read_samples
-from nucseg_ray.storage.locations import Location
-from nucseg_ray.storage.training_sets import Sample
+from nucseg_ray.storage.training_sets import TrainingSet
 
 CALIBRATION_IMAGES, CALIBRATION_EMPTY = 48, 16
 CALIBRATION_PX = 256
@@ -68,14 +68,13 @@ def export_bundle(bundle: Bundle, *, calibration: NDArray[np.uint8]) -> Bundle:
     return exported
 
 
-def score_forms(
-    bundle: Bundle, root: Location, samples: Sequence[Sample], settings: TrainSettings
-) -> dict[str, Scores]:
+def score_forms(bundle: Bundle, validation: TrainingSet, settings: TrainSettings) -> dict[str, Scores]:
     """Score the reference, and each form of a bundle that this machine can run, on whole images."""
     able = [form for form in bundle.forms if runs_here(form)]
     if able != list(bundle.forms):
         logger.warning("this processor cannot compute int8 exactly: that form stays unscored, float32 is the default")
-    read = read_samples(root, samples)
+    files = ship(bundle)
+    read = read_samples(validation)
     read.context.enable_progress_bars = False
     read = read.materialize()  # once, not for each form
     return {
@@ -89,6 +88,7 @@ def score_forms(
                 threads=settings.threads_per_worker,
                 use_gpu=settings.use_gpu and form == REFERENCE,
             ),
+            files=files,
         )
         for form in (REFERENCE, *able)
     }
@@ -107,6 +107,6 @@ def default_form(summaries: Mapping[str, Mapping[str, Any]]) -> str:
 
 @ray.remote(num_cpus=1)
 def _export(architecture: Any, weights: Any, calibration: NDArray[np.uint8]) -> dict[str, bytes]:
-    from nucseg_ray.model.export import export_forms
+    from nucseg_ray.model.openvino_forms import export_forms
 
     return export_forms(architecture, weights, [image.astype(np.float32) / 255 for image in calibration])

@@ -14,13 +14,12 @@ from typing import Any
 import numpy as np
 import openvino
 import openvino.opset11 as opset
-import tensorflow as tf
 from numpy.typing import NDArray
 
 from nucseg_ray.errors import ModelError
 from nucseg_ray.model.architecture import Architecture
 from nucseg_ray.model.bundle import FLOAT32, FORMS, INT8
-from nucseg_ray.model.unet import build_unet, set_weights
+from nucseg_ray.model.saved_model import as_module, write_saved_model
 
 # OpenVINO's and NNCF's tools report their use to their makers unless they are told that this is CI.
 _NO_TELEMETRY = {"CI": "true", "NNCF_CI": "1"}
@@ -53,15 +52,8 @@ def export_forms(
 
 
 def _convert(architecture: Architecture, weights: Mapping[str, NDArray[np.float32]]) -> Any:
-    model = build_unet(architecture)
-    set_weights(model, weights)
-    module = tf.Module()
-    module.model = model
-    module.maps = tf.function(lambda image: tf.sigmoid(model(image, training=False))).get_concrete_function(
-        tf.TensorSpec((1, None, None, 3), tf.float32, name="image")
-    )
     with tempfile.TemporaryDirectory() as folder:
-        tf.saved_model.save(module, folder, signatures=module.maps)
+        write_saved_model(as_module(architecture, weights, batch=1), Path(folder))
         return _resize_channels_first(openvino.convert_model(folder))
 
 
