@@ -6,10 +6,9 @@ import os
 import signal
 import subprocess
 import sys
-import time
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,38 +20,9 @@ from nucseg_ray.storage.parts import read_parts
 
 ROOT = Path(__file__).resolve().parents[2]
 DEADLINE_S = 240.0
-MARK = "NUCSEG_TEST_MARK"
 
 
-@pytest.fixture
-def mark() -> Iterator[str]:
-    """A mark in the environment of everything that a test starts; what still runs at its end is killed."""
-    value = uuid.uuid4().hex
-    yield value
-    for pid in _marked(value):
-        os.kill(pid, signal.SIGKILL)
-
-
-def _marked(mark: str) -> list[int]:
-    """Find the processes that carry the mark, zombies apart."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            if entry.name.isdigit() and f"{MARK}={mark}".encode() in (entry / "environ").read_bytes().split(b"\0"):
-                found.append(int(entry.name))
-        except OSError:  # ended meanwhile, or another user's
-            continue
-    return found
-
-
-def _until(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {DEADLINE_S:.0f} s for {what}"
-        time.sleep(0.01)
-
-
-def _start(plate: Path, model: Path, out: Path, mark: str) -> subprocess.Popen[bytes]:
+def _start(plate: Path, model: Path, out: Path, mark: Any) -> subprocess.Popen[bytes]:
     flags = ["--input", str(plate), "--model", str(model), "--output", str(out), "--sites-per-part", "1"]
     with (out.parent / "log.txt").open("a") as log, (out.parent / "printed.txt").open("w") as printed:
         return subprocess.Popen(
@@ -60,7 +30,7 @@ def _start(plate: Path, model: Path, out: Path, mark: str) -> subprocess.Popen[b
             stdout=printed,
             stderr=log,
             start_new_session=True,
-            env={**os.environ, "PYTHONPATH": str(ROOT), MARK: mark},
+            env={**os.environ, "PYTHONPATH": str(ROOT), **mark.environment},
         )
 
 
@@ -73,16 +43,16 @@ def _parts(out: Path) -> dict[str, tuple[int, bytes]]:
 
 @pytest.mark.slow
 def test_a_killed_run_is_finished_by_the_same_command(
-    plate: Path, tiny_model: Path, tmp_path: Path, segment: Callable[..., np.ndarray], mark: str
+    plate: Path, tiny_model: Path, tmp_path: Path, segment: Callable[..., np.ndarray], mark: Any, until: Any
 ) -> None:
     out = tmp_path / "out"
     victim = _start(plate / "P1", tiny_model, out, mark)
-    _until(lambda: victim.poll() is not None or list(out.glob("sites/*/*.parquet")), "the first part")
+    until(lambda: victim.poll() is not None or list(out.glob("sites/*/*.parquet")), "the first part")
     victim.kill()
     assert victim.wait() == -signal.SIGKILL, (tmp_path / "log.txt").read_text()
     assert (out / "lease.json").exists()
     # Ray's processes follow their driver by themselves: no one has to clean up after a kill.
-    _until(lambda: not _marked(mark), "the processes of the killed run")
+    until(lambda: not mark.processes(), "the processes of the killed run")
     before = _parts(out)
     n_done = sum(path.startswith(str(out / "sites")) for path in before)
     assert 0 < n_done < 24

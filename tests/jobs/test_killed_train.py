@@ -7,9 +7,7 @@ import re
 import signal
 import subprocess
 import sys
-import time
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +26,6 @@ from nucseg_ray.storage.locations import Location
 
 ROOT = Path(__file__).resolve().parents[2]
 DEADLINE_S = 400.0
-MARK = "NUCSEG_TEST_MARK"
 EPOCHS = 4
 SETTINGS: dict[str, Any] = {
     "encoder_weights": "none",
@@ -46,47 +43,19 @@ SETTINGS: dict[str, Any] = {
 MEASURED = ("seconds", "waiting_seconds", "validation_seconds", "ended_at")
 
 
-@pytest.fixture
-def mark() -> Iterator[str]:
-    """A mark in the environment of everything that a test starts; what still runs at its end is killed."""
-    value = uuid.uuid4().hex
-    yield value
-    for pid in _marked(value):
-        os.kill(pid, signal.SIGKILL)
-
-
-def _marked(mark: str) -> list[int]:
-    """Find the processes that carry the mark, zombies apart."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            if entry.name.isdigit() and f"{MARK}={mark}".encode() in (entry / "environ").read_bytes().split(b"\0"):
-                found.append(int(entry.name))
-        except OSError:  # ended meanwhile, or another user's
-            continue
-    return found
-
-
-def _until(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {DEADLINE_S:.0f} s for {what}"
-        time.sleep(0.05)
-
-
 def _flags(data: Path, out: Location, **wanted: Any) -> list[str]:
     settings = {"data": data, "output": out, **SETTINGS, **wanted}
     return [word for name, value in settings.items() for word in (f"--{name.replace('_', '-')}", str(value))]
 
 
-def _start(flags: list[str], log: Path, mark: str) -> subprocess.Popen[bytes]:
+def _start(flags: list[str], log: Path, mark: Any) -> subprocess.Popen[bytes]:
     with log.open("w") as stream:
         return subprocess.Popen(
             [sys.executable, str(ROOT / "jobs/train.py"), *flags],
             stdout=stream,
             stderr=stream,
             start_new_session=True,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "MLFLOW_DISABLE_TELEMETRY": "true", MARK: mark},
+            env={**os.environ, "PYTHONPATH": str(ROOT), "MLFLOW_DISABLE_TELEMETRY": "true", **mark.environment},
         )
 
 
@@ -110,17 +79,24 @@ def undisturbed(tiny_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Loc
 @pytest.mark.slow
 @pytest.mark.parametrize("place", ["local", "s3"])
 def test_a_killed_training_goes_on_as_if_nothing_had_happened(
-    place: str, tiny_set: Path, tmp_path: Path, bucket: str, undisturbed: Location, mark: str, call: Callable[..., Any]
+    place: str,
+    tiny_set: Path,
+    tmp_path: Path,
+    bucket: str,
+    undisturbed: Location,
+    mark: Any,
+    until: Any,
+    call: Callable[..., Any],
 ) -> None:
     out, log = Location(bucket if place == "s3" else str(tmp_path)) / "model", tmp_path / "log.txt"
     flags = _flags(tiny_set, out, mlflow=tmp_path / "store")
     victim = _start(flags, log, mark)
     snapshot = r"checkpoints/run-[0-9a-f]{8}/checkpoint_manager_snapshot\.json"
-    _until(lambda: victim.poll() is not None or _files(out, snapshot), "the first checkpoint")
+    until(lambda: victim.poll() is not None or _files(out, snapshot), "the first checkpoint")
     victim.kill()
     assert victim.wait() == -signal.SIGKILL, log.read_text()
     # Ray's processes follow their driver by themselves: no one has to clean up after a kill.
-    _until(lambda: not _marked(mark), "the processes of the killed training")
+    until(lambda: not mark.processes(), "the processes of the killed training")
     assert not _files(out, r"model\.json|history\.csv")
     seen = _files(out, r"tensorboard/.*tfevents.*")
     assert 1 <= len(seen) < EPOCHS

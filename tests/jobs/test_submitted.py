@@ -6,14 +6,11 @@ import json
 import os
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.request
-import uuid
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -36,7 +33,6 @@ from nucseg_ray.submitted import refuse_vanishing_output, with_hint
 ROOT = Path(__file__).resolve().parents[2]
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]
 DEADLINE_S = 600.0
-MARK = "NUCSEG_TEST_MARK"
 # One more than this machine has: the preflight says on how many CPUs a run is, and so on which Ray.
 CPUS = (os.cpu_count() or 1) + 1
 ACCOUNT = "24 sites = 22 segmented + 2 empty + 0 failed (of these, done before: 0)"
@@ -117,25 +113,6 @@ class Cluster:
         )
 
 
-def _marked(mark: str) -> list[int]:
-    """Find the processes that carry the mark, zombies apart."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            if entry.name.isdigit() and f"{MARK}={mark}".encode() in (entry / "environ").read_bytes().split(b"\0"):
-                found.append(int(entry.name))
-        except OSError:  # ended meanwhile, or another user's
-            continue
-    return found
-
-
-def _until(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {DEADLINE_S:.0f} s for {what}"
-        time.sleep(0.01)
-
-
 def _free_ports(count: int) -> list[str]:
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
@@ -153,13 +130,12 @@ def _answers(url: str) -> bool:
 
 
 @pytest.fixture(scope="module")
-def cluster(copy: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def cluster(copy: Path, tmp_path_factory: pytest.TempPathFactory, module_mark: Any, until: Any) -> Iterator[Cluster]:
     """A cluster of this machine alone, on ports and in a folder of its own; nothing of it is left."""
     decoy = tmp_path_factory.mktemp("decoy")
     (decoy / "nucseg_ray").mkdir()
     (decoy / "nucseg_ray/__init__.py").write_text("raise ImportError('not the uploaded nucseg_ray')\n")
     folder = Path(tempfile.mkdtemp(prefix="ns-", dir="/tmp"))  # short: the paths of Ray's sockets may be no longer
-    mark = uuid.uuid4().hex
     port, dashboard, agent, client = _free_ports(4)
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
@@ -171,7 +147,7 @@ def cluster(copy: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cl
         "RAY_TMPDIR": str(folder),
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "1",
         "NO_PROXY": "127.0.0.1",
-        MARK: mark,
+        **module_mark.environment,
     }
     ports = ["--port", port, "--dashboard-port", dashboard, "--dashboard-agent-listen-port", agent]
     ports += ["--ray-client-server-port", client, "--node-ip-address", "127.0.0.1", "--dashboard-host", "127.0.0.1"]
@@ -182,7 +158,7 @@ def cluster(copy: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cl
         head = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:
         url = f"http://127.0.0.1:{dashboard}"
-        _until(lambda: head.poll() is not None or _answers(f"{url}/api/version"), "the cluster")
+        until(lambda: head.poll() is not None or _answers(f"{url}/api/version"), "the cluster")
         assert head.poll() is None, (folder / "log.txt").read_text()
         yield Cluster(f"127.0.0.1:{port}", url, folder, environment, copy, decoy)
     finally:
@@ -192,9 +168,8 @@ def cluster(copy: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cl
         except subprocess.TimeoutExpired:
             head.kill()
             head.wait()
-        for pid in _marked(mark):
-            os.kill(pid, signal.SIGKILL)
-        _until(lambda: not _marked(mark), "the processes of the cluster")
+        module_mark.kill()
+        until(lambda: not module_mark.processes(), "the processes of the cluster")
         shutil.rmtree(folder)
 
 
@@ -326,7 +301,7 @@ def test_the_exit_code_is_the_jobs(cluster: Cluster, plate: Path, tiny_model: Pa
 
 @pytest.mark.slow
 def test_a_stopped_job_is_finished_by_the_next(
-    cluster: Cluster, tiny_model: Path, tmp_path: Path, segment: Callable[..., np.ndarray]
+    cluster: Cluster, tiny_model: Path, tmp_path: Path, segment: Callable[..., np.ndarray], until: Any
 ) -> None:
     from ray.job_submission import JobStatus, JobSubmissionClient
 
@@ -341,11 +316,11 @@ def test_a_stopped_job_is_finished_by_the_next(
     )
     assert started.returncode == 0, started.stdout
     client = JobSubmissionClient(cluster.dashboard)
-    _until(
+    until(
         lambda: list(out.glob("sites/*/*.parquet")) or client.get_job_status("victim").is_terminal(), "the first part"
     )
     assert client.stop_job("victim")  # what `ray job stop` calls, without the time that it takes to start
-    _until(lambda: client.get_job_status("victim").is_terminal(), "the end of the job")
+    until(lambda: client.get_job_status("victim").is_terminal(), "the end of the job")
     assert client.get_job_status("victim") == JobStatus.STOPPED, client.get_job_logs("victim")
     before = {path: path.read_bytes() for path in (out / "sites").rglob("*.parquet")}
     assert 0 < len(before) < 96
