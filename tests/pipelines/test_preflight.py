@@ -175,6 +175,7 @@ def test_results_that_cannot_fit_are_refused_and_a_tight_disk_is_told(
     with pytest.raises(OutputError, match=r"out: expected room for about .* found 0 MB free; free space"):
         run_predict(_settings(plate / "P1", tiny_model, out))
     assert _contents(out) == {}
+    caplog.clear()
     with caplog.at_level(logging.WARNING):
         check_disk(Location(str(out)), needed=50_000_000, free=100_000_000)
         assert caplog.messages == []
