@@ -28,7 +28,15 @@ from nucseg_ray.pipelines.session import finite_retries
 from nucseg_ray.pipelines.sites import Sink, finish_batch, read_batch
 from nucseg_ray.plates.planning import Plan, plan
 from nucseg_ray.storage.lease import Lease
-from nucseg_ray.storage.ledger import begin_run, committed_stems, done_keys, drop_failed, outcome_counts, sweep
+from nucseg_ray.storage.ledger import (
+    begin_run,
+    committed_stems,
+    done_keys,
+    drop_failed,
+    failure_reasons,
+    outcome_counts,
+    sweep,
+)
 from nucseg_ray.storage.listing import list_files
 from nucseg_ray.storage.locations import Location
 from nucseg_ray.storage.parts import new_run_id
@@ -36,7 +44,7 @@ from nucseg_ray.storage.schemas import KEY_NAMES
 
 MANIFEST_KEYS = ("plate", "well", "site", "timepoint")
 SECONDS_BETWEEN_LINES = 10.0
-UNMATCHED_SHOWN = 3
+UNMATCHED_SHOWN = FAILURES_SHOWN = 3
 logger = logging.getLogger(__name__)
 
 
@@ -92,9 +100,20 @@ def run_predict(settings: PredictSettings) -> Account:
         lease.check()
         sweep(out, run_id, accepted)
         account = Account(sites=manifest.num_rows, done_before=n_done, **outcome_counts(out))
+        _tell_failures(out, account)
     if not account.is_balanced:
         raise NucsegError(f"{out}: the account does not balance ({account}); run the same command again")
     return account
+
+
+def _tell_failures(out: Location, account: Account) -> None:
+    if account.failed:
+        logger.warning(
+            "%d sites failed, such as: %s. All are in %s, with their reasons; --retry-failed tries them again",
+            account.failed,
+            "; ".join(failure_reasons(out)[:FAILURES_SHOWN]),
+            out / "sites",
+        )
 
 
 def _decisive(settings: PredictSettings, planned: Plan, bundle: Bundle, form: str) -> dict[str, str | int]:

@@ -34,6 +34,7 @@ from nucseg_ray.storage.blocks import PartTables, check_block
 from nucseg_ray.storage.fetch import fetch_bytes
 from nucseg_ray.storage.locations import Location
 from nucseg_ray.storage.parts import (
+    FAILED,
     TABLES,
     check_run_id,
     failed_name,
@@ -42,6 +43,7 @@ from nucseg_ray.storage.parts import (
     list_parts,
     part_location,
     part_name,
+    read_parts,
     remove_parts,
     run_of,
 )
@@ -159,9 +161,15 @@ def outcome_counts(out: Location) -> dict[str, int]:
     return {outcome: counts[outcome] for outcome in OUTCOMES}
 
 
+def failure_reasons(out: Location) -> list[str]:
+    """Give the reason of each failed site, in the order of the parts; raises like ``done_keys``."""
+    stems = {stem for stem in committed_stems(out) if stem.startswith(FAILED)}
+    return [str(reason) for reason in read_parts(out, "sites", stems, columns=["reason"]).column("reason").to_pylist()]
+
+
 def drop_failed(out: Location) -> int:
     """Make failed sites pending again; returns how many parts were dropped. Call it under the lease, before a run."""
-    stems = [stem for stem in list_parts(out, "sites") if stem.startswith("failed-")]
+    stems = [stem for stem in list_parts(out, "sites") if stem.startswith(FAILED)]
     remove_parts(out, keep=set(list_parts(out, "sites")) - set(stems))
     return len(stems)
 

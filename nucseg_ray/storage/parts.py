@@ -31,6 +31,7 @@ from nucseg_ray.storage.locations import Location
 from nucseg_ray.storage.schemas import KEY_NAMES, MASKS, NUCLEI, SITES
 
 # In this order they are removed: a part stops counting before it loses anything.
+FAILED = "failed-"  # begins the names of the parts that hold failed sites
 TABLES: Mapping[str, pa.Schema] = {"sites": SITES, "nuclei": NUCLEI, "masks": MASKS}
 
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -69,7 +70,7 @@ def part_name(run_id: str, keys: pa.Table) -> str:
 
 def failed_name(stem: str) -> str:
     """Return the stem that holds the failed sites of the block whose other sites are in ``stem``."""
-    return "failed-" + stem.removeprefix("part-")
+    return FAILED + stem.removeprefix("part-")
 
 
 def run_of(stem: str) -> str:

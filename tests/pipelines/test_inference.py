@@ -308,7 +308,9 @@ def test_so_many_failures_may_be_allowed(odd_run: Any, call: Callable[..., Any],
     assert call(commands.predict, *flags, "--max-failed", allowed).code == code
 
 
-def test_retry_failed_does_the_failed_ones_only(odd_folder: Path, odd_run: Any, call: Callable[..., Any]) -> None:
+def test_retry_failed_does_the_failed_ones_only(
+    odd_folder: Path, odd_run: Any, call: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
     out, flags, _ = odd_run
     before = _files(out, "masks", "nuclei", "sites")
     kept = {path: state for path, state in before.items() if "/failed-" not in path}
@@ -318,6 +320,9 @@ def test_retry_failed_does_the_failed_ones_only(odd_folder: Path, odd_run: Any, 
         "13 sites = 6 segmented + 2 empty + 5 failed (of these, done before: 13)"
     ]
     assert _files(out, "masks", "nuclei", "sites") == before
+    (told,) = [message for message in caplog.messages if "sites failed" in message]
+    reasons = [site["reason"] for site in _table(out, "sites") if site["reason"]]
+    assert told.startswith(f"5 sites failed, such as: {'; '.join(reasons[:3])}. All are in {out}/sites, ")
 
     shutil.copy(odd_folder / "grey8.png", odd_folder / "cut_short.png")
     (odd_folder / "gone.png").unlink()
