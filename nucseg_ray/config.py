@@ -75,11 +75,13 @@ class TrainSettings(Settings):
         description="imagenet or the path of a Keras no-top HDF5 file: a frozen encoder; none: train it from scratch",
     )
 
-    epochs: int = Field(20, description="how many epochs at most", ge=1)
+    epochs: int = Field(20, description="how many epochs at most, the encoder frozen", ge=1)
+    finetune_epochs: int = Field(0, description="so many more, in which the encoder learns too", ge=0)
     crops_per_epoch: int = Field(2000, description="training crops an epoch", ge=1)
     crop_px: int = Field(256, description="side of a training crop, in pixels", ge=64, multiple_of=32)
     batch_size: int = Field(16, description="crops a step, over all workers together", ge=1)
     learning_rate: float = Field(2e-3, description="highest learning rate, after the warm-up", gt=0)
+    encoder_rate: float = Field(0.3, description="the encoder's part of the learning rate, once it learns", gt=0, le=1)
     patience: int = Field(10, description="stop after so many epochs without a better validation score", ge=1)
     seed: int = Field(0, description="seed of everything random", ge=0)
 

@@ -22,11 +22,16 @@ OPTIMISER_PREFIX = "optimiser/"
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """The learning rate: a linear warm-up, then half a cosine down to nothing (Loshchilov & Hutter 2017)."""
+    """The learning rate: a linear warm-up, then half a cosine down to nothing (Loshchilov & Hutter 2017).
+
+    The encoder joins after ``frozen_steps``, at ``encoder_share`` of the rate.
+    """
 
     learning_rate: float
     warmup_steps: int
     total_steps: int
+    frozen_steps: int
+    encoder_share: float = 1.0
 
 
 class Replica:
@@ -39,22 +44,30 @@ class Replica:
         *,
         schedule: Schedule,
         n_workers: int,
-        trains_encoder: bool = False,
+        from_scratch: bool = False,
     ) -> None:
         """Build the network with the weights given; with several workers, join them (*collective*)."""
+        self._frozen_steps = schedule.frozen_steps
+        self._steps = 0
         # The strategy reads TF_CONFIG, which Ray Train set; it must come before any other use of TensorFlow.
         self._strategy = tf.distribute.MultiWorkerMirroredStrategy() if n_workers > 1 else tf.distribute.get_strategy()
         self._n_workers = n_workers
         with self._strategy.scope():
-            self._model = build_unet(architecture, trains_encoder=trains_encoder)
+            self._model = build_unet(architecture, from_scratch=from_scratch)
+            encoder = self._model.get_layer("encoder").trainable_variables
+            of_encoder = {variable.ref() for variable in encoder}
+            decoder = [each for each in self._model.trainable_variables if each.ref() not in of_encoder]
             rate = tf_keras.optimizers.schedules.CosineDecay(
                 initial_learning_rate=schedule.learning_rate / 100,
                 decay_steps=max(1, schedule.total_steps - schedule.warmup_steps),
                 warmup_target=schedule.learning_rate,
                 warmup_steps=max(1, schedule.warmup_steps),
             )
-            self._optimiser = tf_keras.optimizers.Adam(rate, clipnorm=1.0)
-            self._optimiser.build(self._model.trainable_variables)
+            self._parts = [_Part(decoder, rate)]
+            if schedule.frozen_steps < schedule.total_steps:
+                self._parts.append(
+                    _Part(encoder, _Late(rate, after=schedule.frozen_steps, share=schedule.encoder_share))
+                )
         set_weights(self._model, weights)
         # Evaluated outside the strategy: there, a look at batch-norm statistics would be a collective.
         self._twin = build_unet(architecture)
@@ -66,24 +79,27 @@ class Replica:
     @property
     def learning_rate(self) -> float:
         """The learning rate of the last step."""
-        return float(self._optimiser.learning_rate.numpy())
+        return float(self._parts[0].optimiser.learning_rate.numpy())
 
     def train_step(self, images: NDArray[np.uint8], targets: NDArray[np.uint8]) -> tf.Tensor:
         """Take one step on this worker's part of the batch; give its loss, a scalar tensor (*collective*)."""
-        return self._distributed_step(tf.convert_to_tensor(images), tf.convert_to_tensor(targets))
+        joined = 1 if self._steps < self._frozen_steps else len(self._parts)
+        self._steps += 1
+        return self._distributed_step(tf.convert_to_tensor(images), tf.convert_to_tensor(targets), joined)
 
     def state(self) -> dict[str, NDArray[np.generic]]:
         """Give weights and optimiser state, by name (*collective*)."""
         arrays: dict[str, NDArray[np.generic]] = dict(get_weights(self._model))
-        for number, variable in enumerate(self._optimiser.variables):
-            arrays[f"{OPTIMISER_PREFIX}{number:04d}"] = np.asarray(variable.numpy())
+        for name, variable in self._optimiser_variables().items():
+            arrays[name] = np.asarray(variable.numpy())
         return arrays
 
     def restore(self, state: Mapping[str, NDArray[np.generic]]) -> None:
         """Go on from what :meth:`state` gave."""
         set_weights(self._model, network_weights(state))
-        for number, variable in enumerate(self._optimiser.variables):
-            variable.assign(state[f"{OPTIMISER_PREFIX}{number:04d}"])
+        for name, variable in self._optimiser_variables().items():
+            variable.assign(state[name])
+        self._steps = int(self._parts[0].optimiser.iterations.numpy())
 
     def show(self, weights: Mapping[str, NDArray[np.generic]]) -> None:
         """Set the weights that :meth:`evaluate` uses."""
@@ -103,18 +119,47 @@ class Replica:
         local = self._strategy.run(tf.identity, args=(tf.constant(values, tf.float64),))
         return np.asarray(self._strategy.reduce(tf.distribute.ReduceOp.SUM, local, axis=None).numpy())
 
-    def _run_step(self, images: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
-        return self._strategy.run(self._step, args=(images, targets))
+    def _optimiser_variables(self) -> dict[str, tf.Variable]:
+        variables = [variable for part in self._parts for variable in part.optimiser.variables]
+        return {f"{OPTIMISER_PREFIX}{number:04d}": variable for number, variable in enumerate(variables)}
 
-    def _step(self, images: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+    def _run_step(self, images: tf.Tensor, targets: tf.Tensor, joined: int) -> tf.Tensor:
+        return self._strategy.run(self._step, args=(images, targets, joined))
+
+    def _step(self, images: tf.Tensor, targets: tf.Tensor, joined: int) -> tf.Tensor:
+        parts = self._parts[:joined]
         with tf.GradientTape() as tape:
             logits = self._model(tf.cast(images, tf.float32) / 255.0, training=True)
             loss = maps_loss(tf.cast(targets, tf.float32) / 255.0, logits)
             # The optimiser adds up the gradients of all workers: each gives its share of the mean.
             share = loss / self._n_workers
-        variables = self._model.trainable_variables
-        self._optimiser.apply_gradients(zip(tape.gradient(share, variables), variables, strict=True))
+        gradients = tape.gradient(share, [part.variables for part in parts])
+        for part, of_part in zip(parts, gradients, strict=True):
+            part.optimiser.apply_gradients(zip(of_part, part.variables, strict=True))
         return loss
+
+
+class _Part:
+    """A part of the network with an optimiser of its own."""
+
+    def __init__(self, variables: list[tf.Variable], rate: tf_keras.optimizers.schedules.LearningRateSchedule) -> None:
+        self.variables = variables
+        self.optimiser = tf_keras.optimizers.Adam(rate, clipnorm=1.0)
+        self.optimiser.build(variables)
+
+
+class _Late(tf_keras.optimizers.schedules.LearningRateSchedule):
+    """A share of another schedule, begun in its middle."""
+
+    def __init__(
+        self, schedule: tf_keras.optimizers.schedules.LearningRateSchedule, *, after: int, share: float
+    ) -> None:
+        self._schedule = schedule
+        self._after = after
+        self._share = share
+
+    def __call__(self, step: tf.Tensor) -> tf.Tensor:
+        return self._schedule(step + self._after) * self._share
 
 
 def network_weights(state: Mapping[str, NDArray[np.generic]]) -> Weights:

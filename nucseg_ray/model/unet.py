@@ -25,21 +25,20 @@ NORM_MOMENTUM = 0.95
 Weights = dict[str, NDArray[np.float32]]
 
 
-def build_unet(architecture: Architecture, *, trains_encoder: bool = False) -> tf_keras.Model:
+def build_unet(architecture: Architecture, *, from_scratch: bool = False) -> tf_keras.Model:
     """Build the network, weights random: ``(N, H, W, 3)`` float32 in [0, 1] to logits ``(N, H, W, maps)``.
 
-    Height and width are free multiples of 32. The encoder is frozen, and its batch norm in inference mode, unless it is
-    to be trained too.
+    Height and width are free multiples of 32. The encoder's batch norm keeps the statistics that it came with, unless
+    it is to be trained from scratch.
     """
     image = layers.Input((None, None, 3), name="image")
     base = tf_keras.applications.MobileNetV2(input_shape=(None, None, 3), include_top=False, weights=None)
     encoder = tf_keras.Model(base.input, [base.get_layer(tap).output for tap in TAPS], name="encoder")
-    encoder.trainable = trains_encoder
-    if trains_encoder:
+    if from_scratch:
         for layer in encoder.layers:
             if isinstance(layer, layers.BatchNormalization):
                 layer.momentum = NORM_MOMENTUM
-    half, quarter, eighth, sixteenth, deepest = encoder(image * 2.0 - 1.0, training=None if trains_encoder else False)
+    half, quarter, eighth, sixteenth, deepest = encoder(image * 2.0 - 1.0, training=None if from_scratch else False)
     x = deepest
     skips = (sixteenth, eighth, quarter, half)
     for level, skip in enumerate(skips):

@@ -77,12 +77,12 @@ def fit(
 def _plan(settings: TrainSettings, *, network: Network, prepared: Sequence[Prepared], board: Any) -> LoopPlan:
     train, validation = prepared
     steps = settings.crops_per_epoch // settings.batch_size
+    from_scratch = settings.encoder_weights == "none"
     return LoopPlan(
         architecture=network.architecture,
         labels=network.variant,
         weights=network.weights,
-        # Random features would be of no use frozen.
-        trains_encoder=settings.encoder_weights == "none",
+        from_scratch=from_scratch,
         train=ray.put(train),
         validation=ray.put(validation),
         crops=CropPlan(
@@ -91,10 +91,13 @@ def _plan(settings: TrainSettings, *, network: Network, prepared: Sequence[Prepa
             seed=settings.seed,
             augmentation=Augmentation(),
         ),
-        epochs=settings.epochs,
+        epochs=settings.epochs + settings.finetune_epochs,
+        # Random features would be of no use frozen.
+        frozen_epochs=0 if from_scratch else settings.epochs,
         steps_per_epoch=steps,
         batch_size=settings.batch_size // settings.workers,
         learning_rate=settings.learning_rate,
+        encoder_share=1.0 if from_scratch else settings.encoder_rate,
         patience=settings.patience,
         threads=settings.threads_per_worker,
         pictures=min(settings.pictures, len(validation.rows)),

@@ -35,20 +35,24 @@ class LoopPlan:
     """Everything a worker needs to know.
 
     ``weights``, ``train`` and ``validation`` refer to the weights to begin with and to the :class:`Prepared` images.
-    ``batch_size`` is one worker's share; ``board`` takes lines of progress, the folder ``tensorboard`` event files.
+    Of the ``epochs`` the first ``frozen_epochs`` leave the encoder as it is; it then learns at ``encoder_share`` of the
+    learning rate. ``batch_size`` is one worker's share; ``board`` takes lines of progress, the folder ``tensorboard``
+    event files.
     """
 
     architecture: Architecture
     labels: LabelVariant
     weights: Any
-    trains_encoder: bool
+    from_scratch: bool
     train: Any
     validation: Any
     crops: CropPlan
     epochs: int
+    frozen_epochs: int
     steps_per_epoch: int
     batch_size: int
     learning_rate: float
+    encoder_share: float
     patience: int
     threads: int
     pictures: int
@@ -69,9 +73,15 @@ def train_worker(config: dict[str, Any]) -> None:
     replica = Replica(
         plan.architecture,
         ray.get(plan.weights),
-        schedule=Schedule(plan.learning_rate, warmup_steps=min(200, total_steps // 10), total_steps=total_steps),
+        schedule=Schedule(
+            plan.learning_rate,
+            warmup_steps=min(200, total_steps // 10),
+            total_steps=total_steps,
+            frozen_steps=plan.frozen_epochs * plan.steps_per_epoch,
+            encoder_share=plan.encoder_share,
+        ),
         n_workers=context.get_world_size(),
-        trains_encoder=plan.trains_encoder,
+        from_scratch=plan.from_scratch,
     )
     validation = _Validation(replica, plan, rank=context.get_world_rank(), n_workers=context.get_world_size())
     share = Share(plan.batch_size, rank=context.get_world_rank(), workers=context.get_world_size())

@@ -34,7 +34,7 @@ def replica(unet: Any, architecture: Architecture, weights: dict[str, np.ndarray
     """Give one replica for the module; each test begins with a restore."""
     from nucseg_ray.model.replica import Replica, Schedule
 
-    schedule = Schedule(learning_rate=0.01, warmup_steps=2, total_steps=40)
+    schedule = Schedule(learning_rate=0.01, warmup_steps=2, total_steps=40, frozen_steps=40)
     return Replica(architecture, weights, schedule=schedule, n_workers=1)
 
 
@@ -91,6 +91,34 @@ def test_a_restored_state_goes_on_bit_for_bit(
     assert outcomes[0][:2] == outcomes[1][:2]
     assert same(outcomes[0][2], outcomes[1][2])
     assert not same(middle, outcomes[0][2])
+
+
+def test_the_encoder_joins_after_the_frozen_steps(
+    architecture: Architecture, weights: dict[str, np.ndarray], batch: tuple[np.ndarray, np.ndarray]
+) -> None:
+    from nucseg_ray.model.replica import Replica, Schedule, network_weights
+
+    schedule = Schedule(0.01, warmup_steps=1, total_steps=8, frozen_steps=2, encoder_share=0.5)
+    joining = Replica(architecture, weights, schedule=schedule, n_workers=1)
+    for _ in range(2):
+        joining.train_step(*batch)
+    frozen = joining.state()
+    encoder = [name for name in weights if not name.startswith(("up", "head"))]
+    assert all((frozen[name] == weights[name]).all() for name in encoder)
+    joining.train_step(*batch)
+    joined = network_weights(joining.state())
+    moved = {name for name in encoder if (joined[name] != weights[name]).any()}
+    # Not the statistics that the encoder's batch norm came with.
+    assert not [name for name in moved if "moving_" in name]
+    assert moved >= {name for name in encoder if "kernel" in name}
+    # Adam's first step is the learning rate itself, wherever the gradient is well above its epsilon.
+    step = np.abs(joined["Conv1/kernel:0"] - weights["Conv1/kernel:0"])
+    assert np.median(step) == pytest.approx(0.5 * joining.learning_rate, rel=0.05)
+
+    joining.restore(frozen)
+    joining.train_step(*batch)
+    again = network_weights(joining.state())
+    assert all((again[name] == joined[name]).all() for name in joined)
 
 
 def test_the_rate_warms_up_and_falls(

@@ -35,9 +35,7 @@ def test_maps_have_the_size_of_the_image(model: Any, shape: tuple[int, ...]) -> 
     assert np.isfinite(maps).all() and maps.std() > 0
 
 
-def test_the_encoder_is_frozen(model: Any) -> None:
-    trainable = {weight.name for weight in model.trainable_variables}
-    assert trainable and not trainable & set(encoder_names(model))
+def test_the_encoder_keeps_its_statistics(model: Any) -> None:
     before = {weight.name: weight.numpy() for weight in model.get_layer("encoder").weights}
     model(np.random.default_rng(0).random((2, 32, 32, 3), np.float32), training=True)
     for weight in model.get_layer("encoder").weights:
