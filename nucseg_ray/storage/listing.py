@@ -106,7 +106,9 @@ def _find(location: Location) -> list[tuple[str, int]]:
         return []
     except Exception as error:  # the stores' clients have no common class of error
         raise InputError(f"{location}: cannot be listed: {error}. Check the address and the credentials.") from error
-    if path in entries and len(entries) == 1:
+    if list(entries) == [path]:
+        if entries[path]["type"] == "directory":  # empty when it was listed, and written to before it was looked at
+            return _find(location)
         raise InputError(f"{location}: expected a folder, found a file. Name the folder that holds it.")
     prefix = path.rstrip("/") + "/"
     files = ((name[len(prefix) :], info) for name, info in entries.items() if name.startswith(prefix))
