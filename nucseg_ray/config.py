@@ -64,8 +64,14 @@ class TrainSettings(Settings):
         None, description="URI of an MLflow tracking server (or folder) to log to as well"
     )
 
-    maps: Literal["distance", "foreground"] = Field(
-        "distance", description="predict nucleus and distance to its border, or the foreground alone"
+    maps: Literal["centres", "foreground"] = Field(
+        "centres", description="predict nuclei and the way to each one's centre, or the foreground alone"
+    )
+    nucleus_diameter_px: float = Field(
+        30.0,
+        description="diameter that images are brought to by their nuclei's, for the network: smaller is faster",
+        ge=8,
+        le=100,
     )
     normalisation: Literal["percentile", "full-range"] = Field(
         "percentile", description="stretch the 1st and 99.8th percentile to [0, 1], or divide by 255 or 65535"

@@ -52,7 +52,10 @@ def run_train(arguments: argparse.Namespace) -> None:
     groups = sorted({row["mosaic_idx"] for row in rows})
     held = set(rng.permutation(groups)[: len(groups) // 10])
     pairs = [(row["mosaic_idx"] in held, *read(arguments.data / row["ImageId"])) for row in rows]
-    print(f"{sum(not out for out, _, _ in pairs)} images to train on, {sum(out for out, _, _ in pairs)} to judge by", flush=True)
+    print(
+        f"{sum(not out for out, _, _ in pairs)} images to train on, {sum(out for out, _, _ in pairs)} to judge by",
+        flush=True,
+    )
     x, y = [p[1] for p in pairs if not p[0]], [p[2] for p in pairs if not p[0]]
     xv, yv = [p[1] for p in pairs if p[0]], [p[2] for p in pairs if p[0]]
     config = Config2D(n_rays=32, grid=(2, 2), n_channel_in=3, train_tensorboard=False)

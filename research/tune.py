@@ -1,4 +1,12 @@
-import pickle,sys,score,decode
-P=pickle.load(open(sys.argv[1],'rb'))
-for r,sm,mv in ((.35,.12,.1),(.45,.12,.1),(.45,.16,.05),(.35,.2,.05),(.55,.16,.05),(.45,.2,.02)):
-    score.show(f'V r={r} sm={sm} minv={mv}',score.score(P,decode.V,r=r,sm=sm,minv=mv))
+import pickle, sys, score, decode
+
+P = pickle.load(open(sys.argv[1], "rb"))
+for r, sm, mv in (
+    (0.35, 0.12, 0.1),
+    (0.45, 0.12, 0.1),
+    (0.45, 0.16, 0.05),
+    (0.35, 0.2, 0.05),
+    (0.55, 0.16, 0.05),
+    (0.45, 0.2, 0.02),
+):
+    score.show(f"V r={r} sm={sm} minv={mv}", score.score(P, decode.V, r=r, sm=sm, minv=mv))

@@ -148,7 +148,7 @@ def test_no_setting_has_the_name_of_a_common_flag(settings_class: type[Settings]
         (["--epochs", "0"], "^--epochs: expected a number greater than or equal to 1, found '0'$"),
         (["--seed", "-1"], "--seed: .*greater than or equal to 0, found '-1'"),
         (["--crop-px", "100"], "--crop-px: .*multiple of 32, found '100'"),
-        (["--maps", "nuclei"], "^--maps: expected 'distance' or 'foreground', found 'nuclei'$"),
+        (["--maps", "nuclei"], "^--maps: expected 'centres' or 'foreground', found 'nuclei'$"),
         (["--maps"], "--maps: expected one argument"),
         (["--learning-rate", "inf"], "--learning-rate: expected a finite number, found 'inf'"),
         (["--use-gpus"], r"did you mean --use-gpu\?"),

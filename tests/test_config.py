@@ -66,7 +66,7 @@ def test_every_setting_is_explained(settings_class: type[Settings]) -> None:
         (TrainSettings, "validation_fraction", [0.01, 0.99], [0, 1, -0.2]),
         (TrainSettings, "fold", [None, 0, 3], [-1]),
         (TrainSettings, "learning_rate", [1e-5], [0, -1, float("inf"), float("nan")]),
-        (TrainSettings, "maps", ["distance", "foreground"], ["nucleus", ""]),
+        (TrainSettings, "maps", ["centres", "foreground"], ["nucleus", ""]),
         (TrainSettings, "normalisation", ["percentile", "full-range"], ["full_range"]),
         (TrainSettings, "max_restarts", [0, 5], [-1]),
         (TrainSettings, "use_gpu", [True, False], ["perhaps"]),

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import math
 import os
 import zipfile
 from collections.abc import Mapping
@@ -27,7 +28,7 @@ from nucseg_ray.imaging.labels import LabelVariant, labels_from_dict
 from nucseg_ray.imaging.normalise import Normalisation, normalisation_from_dict
 from nucseg_ray.model.architecture import Architecture, architecture_from_dict
 
-FORMAT = 2
+FORMAT = 3
 MODEL_JSON = "model.json"
 WEIGHTS = "weights.npz"
 # The network runs from its weights (the reference), or in one of these forms, the fastest last, with the files of each.
@@ -35,16 +36,20 @@ REFERENCE, FLOAT32, INT8 = "tensorflow", "float32", "int8"
 FORMS: Mapping[str, tuple[str, str]] = {
     name: (f"network_{name}.xml", f"network_{name}.bin") for name in (FLOAT32, INT8)
 }
-_DECIDES_RESULTS = ("format", "architecture", "normalisation", "labels", "files")
+_DECIDES_RESULTS = ("format", "architecture", "normalisation", "diameter_px", "labels", "files")
 
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A model on disk: its network, its preprocessing, its way to labels, and where it came from."""
+    """A model on disk: its network, its preprocessing, its way to labels, and where it came from.
+
+    ``diameter_px`` is the diameter that nuclei had, on the whole, in the images that the network was trained on.
+    """
 
     folder: Path
     architecture: Architecture
     normalisation: Normalisation
+    diameter_px: float
     labels: LabelVariant
     forms: tuple[str, ...]
     default_form: str
@@ -87,6 +92,7 @@ def write_bundle(
     *,
     architecture: Architecture,
     normalisation: Normalisation,
+    diameter_px: float,
     labels: LabelVariant,
     training: Mapping[str, Any],
 ) -> Bundle:
@@ -99,6 +105,7 @@ def write_bundle(
             "format": FORMAT,
             "architecture": architecture.to_dict(),
             "normalisation": normalisation.to_dict(),
+            "diameter_px": diameter_px,
             "labels": labels.to_dict(),
             "training": dict(training),
             "metrics": {},
@@ -160,9 +167,12 @@ def read_bundle(folder: Path) -> Bundle:
     try:
         architecture = architecture_from_dict(stored["architecture"])
         normalisation = normalisation_from_dict(stored["normalisation"])
+        diameter_px = float(stored["diameter_px"])
         labels = labels_from_dict(stored["labels"])
     except (ValueError, TypeError) as error:  # an entry of another JSON type than was written
         raise ModelError(f"{path}: {error}") from error
+    if not 0 < diameter_px < math.inf:
+        raise ModelError(f"{path}: expected a diameter_px above 0, found {diameter_px}; copy the bundle again")
     if labels.map_names != architecture.map_names:
         raise ModelError(
             f"{path}: the labels need the maps {labels.map_names}, the network gives {architecture.map_names}"
@@ -171,6 +181,7 @@ def read_bundle(folder: Path) -> Bundle:
         folder=folder,
         architecture=architecture,
         normalisation=normalisation,
+        diameter_px=diameter_px,
         labels=labels,
         forms=forms,
         default_form=stored["default_form"],

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nucseg_ray.imaging.labels import DistanceLabels, ForegroundLabels
+from nucseg_ray.imaging.labels import CentreLabels, ForegroundLabels
 from nucseg_ray.imaging.normalise import FullRange, Percentile
 from nucseg_ray.model.architecture import INPUT, OUTPUT, STRIDE
 from nucseg_ray.model.bundle import Bundle
@@ -58,7 +58,7 @@ _LABELS = {
 Nuclei are the 4-connected components of pixels whose map "nucleus" is above 255 * threshold. Holes that one nucleus
 alone encloses are filled, nuclei under min_area_px dropped, the rest numbered in raster order.
 """,
-    DistanceLabels: """\
+    CentreLabels: """\
 Foreground is where the map "nucleus" is above 255 * threshold. Seeds are 4-connected components of at least 5 pixels
 of the foreground where the map "distance", smoothed by a Gaussian of 1 pixel, is above 255 * seed_threshold. A
 4-connected component of the foreground with several seeds is split by a watershed on the unsmoothed distance; any other

@@ -14,7 +14,7 @@ import ray
 
 from nucseg_ray.config import TrainSettings
 from nucseg_ray.errors import MissingInputError, UsageError, WeightsError
-from nucseg_ray.imaging.labels import DistanceLabels, ForegroundLabels, LabelVariant
+from nucseg_ray.imaging.labels import CentreLabels, ForegroundLabels, LabelVariant
 from nucseg_ray.imaging.normalise import FullRange, Normalisation, Percentile
 from nucseg_ray.model.architecture import Architecture
 from nucseg_ray.model.bundle import REFERENCE, record_metrics, write_bundle
@@ -74,7 +74,7 @@ def run_train(settings: TrainSettings) -> dict[str, Any]:
 def _train(
     settings: TrainSettings, *, output: Location, earlier: TrainingRecord | None, lease: Lease, log: NoLog
 ) -> dict[str, Any]:
-    variant: LabelVariant = DistanceLabels() if settings.maps == "distance" else ForegroundLabels()
+    variant: LabelVariant = CentreLabels() if settings.maps == "centres" else ForegroundLabels()
     normalisation: Normalisation = Percentile() if settings.normalisation == "percentile" else FullRange()
     architecture = Architecture(map_names=variant.map_names)
     split = split_training_data(settings)
@@ -105,6 +105,7 @@ def _train(
             trained.weights,
             architecture=architecture,
             normalisation=normalisation,
+            diameter_px=settings.nucleus_diameter_px,
             labels=variant,
             training={"data": sides["train"], "images": len(train), "settings": settings.model_dump()},
         )

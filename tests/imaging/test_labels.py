@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from nucseg_ray.errors import UsageError
-from nucseg_ray.imaging.labels import DistanceLabels, ForegroundLabels, labels_from_dict
+from nucseg_ray.imaging.diameters import nuclei_of
+from nucseg_ray.imaging.labels import CentreLabels, ForegroundLabels, labels_from_dict
 from nucseg_ray.imaging.metrics import match, pool
 
 
@@ -32,15 +33,14 @@ def touching_grid(radius: int, n: int = 5) -> np.ndarray:
     return labels
 
 
-def maps_of(nucleus: np.ndarray, distance: np.ndarray | None = None) -> np.ndarray:
-    planes = [nucleus] if distance is None else [nucleus, distance]
-    return np.stack(planes, axis=-1).astype(np.uint8)
+def maps_of(nucleus: np.ndarray) -> np.ndarray:
+    return nucleus[:, :, np.newaxis].astype(np.uint8)
 
 
 @pytest.mark.parametrize("radius", [4, 8, 14, 25])
 def test_touching_discs_come_back(radius: int) -> None:
     truth = touching_grid(radius)
-    variant = DistanceLabels()
+    variant = CentreLabels()
     back = variant.label(variant.targets(truth))
     assert match(truth, back).tp[8] == 25  # above an IoU of 0.9
     assert back.max() == 25
@@ -59,7 +59,7 @@ def test_a_touching_pair_comes_back_at_any_angle(radii: list[int], angle: float,
     second = (48 + np.sin(angle) * gap / 2, 48 + np.cos(angle) * gap / 2)
     disc(truth, 1, first, radii[0])
     disc(truth, 2, second, radii[1])
-    variant = DistanceLabels()
+    variant = CentreLabels()
     assert match(truth, variant.label(variant.targets(truth))).tp[8] == 2
 
 
@@ -75,43 +75,69 @@ def test_foreground_labels_join_what_touches() -> None:
 def test_noise_on_the_maps_does_not_split_nuclei() -> None:
     rng = np.random.default_rng(7)
     truth = touching_grid(9)
-    variant = DistanceLabels()
-    noisy = [variant.targets(truth) + rng.normal(0, 0.2 * 255, (*truth.shape, 2)) for _ in range(8)]
-    found = pool(match(truth, variant.label(np.clip(maps, 0, 255).astype(np.uint8))) for maps in noisy)
+    variant = CentreLabels()
+    targets = variant.targets(truth)
+    # A standard deviation of 0.2 on the foreground, of 2 pixels on the offsets.
+    noise = (rng.normal(0, [51, 4, 4], targets.shape) for _ in range(8))
+    found = pool(match(truth, variant.label(np.clip(targets + each, 0, 255).astype(np.uint8))) for each in noise)
     assert found.ap[0] > 0.97
 
 
-@pytest.mark.parametrize("seed", range(12))
-def test_distance_target_against_brute_force(seed: int) -> None:
-    """Equal to the bit: what a library rounds differently from call to call would train another network."""
-    rng = np.random.default_rng(seed)
-    labels = (np.kron(rng.integers(0, 4, (4, 5)), np.ones((11, 11)))).astype(np.int32)  # touching, some at the border
-    target = DistanceLabels().targets(labels)[:, :, 1]
-    ringed = np.pad(labels, 1)
-    for number in range(1, 4):
-        outside = np.argwhere(ringed != number)
-        own = np.argwhere(ringed == number)
-        squared = ((own[:, np.newaxis] - outside) ** 2).sum(axis=2).min(axis=1)
-        expected = np.ceil(np.sqrt(squared * 255**2 / squared.max()))
-        np.testing.assert_array_equal(target[own[:, 0] - 1, own[:, 1] - 1], expected)
-    assert not target[labels == 0].any()
+def test_offsets_lead_to_the_centroid_and_stay_in_reach() -> None:
+    labels = np.zeros((40, 300), np.int32)
+    labels[4:9, 5:15] = 3  # centroid (6, 9.5)
+    labels[20:31, 20:290] = 7  # centroid (25, 154.5): farther than 63.5 px from its ends
+    maps = CentreLabels().targets(labels)
+    assert maps.dtype == np.uint8
+    steps = maps[:, :, 1:].astype(int) - 128
+    np.testing.assert_array_equal(steps[4:9, 7, 0], [4, 2, 0, -2, -4])
+    np.testing.assert_array_equal(steps[5, 5:15, 1], np.arange(9, -11, -2))
+    assert (steps[25, 20, 1], steps[25, 289, 1], steps[25, 154, 1]) == (127, -128, 1)
+    assert not steps[labels == 0].any()
+    twice = CentreLabels(offset_step_px=1.0).targets(labels)[:, :, 1:].astype(int) - 128
+    np.testing.assert_array_equal(twice[25, 60:250, 1], np.rint(154.5 - np.arange(60, 250)))
+
+
+def test_a_nucleus_cut_by_the_border_points_to_the_centre_it_is_told() -> None:
+    whole = np.zeros((60, 60), np.int32)
+    disc(whole, 1, (30, 12), 10)
+    disc(whole, 2, (30, 40), 10)
+    cut = whole[:, 10:]
+    centres = nuclei_of(whole)[:, :2] - np.float32([0, 10])
+    variant = CentreLabels()
+    np.testing.assert_array_equal(variant.targets(cut, centres), variant.targets(whole)[:, 10:])
+    assert (variant.targets(cut) != variant.targets(whole)[:, 10:]).any()
+
+
+@pytest.mark.parametrize("scale", [0.5, 2.0, 3.0])
+def test_maps_of_an_image_that_the_network_saw_at_another_size(scale: float) -> None:
+    truth = touching_grid(round(12 / scale), 4)
+    variant = CentreLabels()
+    seen = cv2.resize(truth.astype(np.uint8), None, fx=scale, fy=scale, interpolation=cv2.INTER_NEAREST)
+    maps = cv2.resize(variant.targets(seen.astype(np.int32)), truth.shape[::-1], interpolation=cv2.INTER_NEAREST)
+    assert match(truth, variant.label(maps, scale=scale)).tp[6] == 16
+    # 12 pixels across there: the least area, too, is counted in the network's pixels.
+    assert not CentreLabels(min_area_px=600).label(maps, scale=scale).any()
 
 
 def test_targets_of_one_pixel_and_of_numbers_with_gaps() -> None:
     labels = np.zeros((6, 6), np.int32)
     labels[0, 0], labels[3:6, 3:6] = 2, 9
-    maps = DistanceLabels().targets(labels)
-    assert maps.dtype == np.uint8
-    assert maps.shape == (6, 6, 2)
+    maps = CentreLabels().targets(labels)
+    assert maps.shape == (6, 6, 3)
     np.testing.assert_array_equal(maps[:, :, 0], np.where(labels > 0, 255, 0))
-    assert [maps[0, 0, 1], maps[4, 4, 1], maps[3, 3, 1]] == [255, 255, 128]
+    assert [maps[0, 0, 1:].tolist(), maps[4, 4, 1:].tolist(), maps[3, 4, 1:].tolist()] == [
+        [128, 128],
+        [128, 128],
+        [130, 128],
+    ]
 
 
 def test_nothing_in_gives_nothing_out() -> None:
     empty = np.zeros((7, 5), np.int32)
-    for variant in (ForegroundLabels(), DistanceLabels()):
+    for variant in (ForegroundLabels(), CentreLabels()):
         maps = variant.targets(empty)
-        assert not maps.any()
+        assert not maps[:, :, 0].any()
         assert maps.shape == (7, 5, len(variant.map_names))
         found = variant.label(maps)
         assert found.dtype == np.int32
@@ -124,27 +150,39 @@ def test_everything_is_one_nucleus() -> None:
     np.testing.assert_array_equal(found, np.ones((9, 11)))
 
 
-def test_a_component_without_a_seed_is_kept_whole() -> None:
-    nucleus = np.zeros((30, 30))
-    nucleus[5:20, 5:20] = 255
-    found = DistanceLabels().label(maps_of(nucleus, np.zeros((30, 30))))
-    np.testing.assert_array_equal(found, nucleus > 0)
+def test_votes_into_the_void_leave_components_whole() -> None:
+    maps = np.full((40, 60, 3), 128, np.uint8)
+    maps[:, :, 0] = 0
+    maps[5:20, 5:20, 0] = maps[5:20, 30:45, 0] = 255
+    rng = np.random.default_rng(3)
+    maps[:, :, 1:] = rng.integers(0, 256, (40, 60, 2))  # no two pixels agree
+    found = CentreLabels(least_votes=0.9).label(maps)
+    assert found.max() == 2
+    np.testing.assert_array_equal(found > 0, maps[:, :, 0] > 0)
 
 
-def test_a_tiny_peak_is_no_seed() -> None:
-    nucleus = np.zeros((30, 30))
-    nucleus[3:27, 3:27] = 255
-    distance = np.zeros((30, 30))
-    distance[5:12, 5:12] = 255
-    distance[20:22, 20:23] = 255  # smoothed, two of its pixels still reach the threshold
-    np.testing.assert_array_equal(DistanceLabels().label(maps_of(nucleus, distance)), nucleus > 0)
-    distance[18:24, 18:24] = 255
-    assert DistanceLabels().label(maps_of(nucleus, distance)).max() == 2
+def test_a_piece_cut_off_goes_to_the_nucleus_it_touches_and_a_lone_one_is_its_own() -> None:
+    truth = np.zeros((50, 90), np.int32)
+    truth[5:25, 5:25] = 1
+    truth[5:25, 25:45] = 2
+    maps = CentreLabels().targets(truth)
+    # Four pixels of nucleus 2 that vote for nucleus 1, and a component far off that votes for it, too.
+    maps[10:12, 40:42, 2] = 128 - 2 * 26
+    maps[30:37, 60:67, 0] = 255
+    maps[30:37, 60:67, 1:] = 128 - 2 * np.array([19, 49])
+    found = CentreLabels().label(maps)
+    assert found.max() == 3
+    np.testing.assert_array_equal(found[5:25, 5:45], truth[5:25, 5:45])
+    assert (found[30:37, 60:67] == 3).all()
 
 
-def test_seeds_outside_the_foreground_do_not_count() -> None:
-    distance = np.full((30, 30), 255)
-    assert not DistanceLabels().label(maps_of(np.zeros((30, 30)), distance)).any()
+def test_small_nuclei_beside_large_ones_come_back() -> None:
+    truth = np.zeros((120, 160), np.int32)
+    disc(truth, 1, (60, 60), 20)
+    for number, (y, x) in enumerate([(32, 60), (60, 87), (74, 87), (74, 101), (88, 60)], start=2):
+        disc(truth, number, (y, x), 7)  # a third of its diameter, all touching
+    variant = CentreLabels()
+    assert match(truth, variant.label(variant.targets(truth))).tp[6] == 6
 
 
 def test_small_ones_go_and_the_rest_is_numbered_in_raster_order() -> None:
@@ -166,7 +204,7 @@ def test_holes_are_filled_unless_several_nuclei_enclose_them() -> None:
 
     left, right = nucleus.copy(), nucleus.copy()
     left[:, 12:], right[:, :12] = 0, 0
-    variant = DistanceLabels()
+    variant = CentreLabels()
     truth = np.where(left > 0, 1, np.where(right > 0, 2, 0)).astype(np.int32)
     found = variant.label(variant.targets(truth))
     assert set(np.unique(found)) == {0, 1, 2}
@@ -189,9 +227,9 @@ def test_corners_do_not_join() -> None:
 @given(seed=st.integers(0, 2**32 - 1), blur=st.floats(0.5, 4.0))
 def test_any_maps_give_labels_that_hold_the_promises(seed: int, blur: float) -> None:
     rng = np.random.default_rng(seed)
-    maps = np.stack([cv2.GaussianBlur(rng.random((48, 60)), (0, 0), blur) for _ in range(2)], axis=-1)
+    maps = np.stack([cv2.GaussianBlur(rng.random((48, 60)), (0, 0), blur) for _ in range(3)], axis=-1)
     maps = ((maps - maps.min()) / np.ptp(maps) * 255).astype(np.uint8)
-    found = DistanceLabels(min_area_px=10).label(maps)
+    found = CentreLabels(min_area_px=10).label(maps)
     numbers, first, areas = np.unique(found[found > 0], return_index=True, return_counts=True)
     np.testing.assert_array_equal(numbers, np.arange(1, numbers.size + 1))
     assert np.all(np.diff(first) > 0)
@@ -201,19 +239,20 @@ def test_any_maps_give_labels_that_hold_the_promises(seed: int, blur: float) -> 
     assert np.all(ndimage.binary_fill_holes(maps[:, :, 0] > 127.5) | (found == 0))
 
 
-@pytest.mark.parametrize("variant", [ForegroundLabels(0.4, 7), DistanceLabels(0.6, 0.3, 0)])
-def test_settings_survive_json(variant: ForegroundLabels | DistanceLabels) -> None:
+@pytest.mark.parametrize("variant", [ForegroundLabels(0.4, 7), CentreLabels(0.6, 0.3, 0, 1.0)])
+def test_settings_survive_json(variant: ForegroundLabels | CentreLabels) -> None:
     assert labels_from_dict(json.loads(json.dumps(variant.to_dict()))) == variant
 
 
 @pytest.mark.parametrize(
     ("written", "message"),
     [
-        ({"kind": "distances"}, "must be one of foreground, distance; found 'distances'"),
+        ({"kind": "distances"}, "must be one of foreground, centres; found 'distances'"),
         ({}, "found None"),
-        ({"kind": "distance", "seed_treshold": 0.5}, "did you mean 'seed_threshold'"),
-        ({"kind": "foreground", "seed_threshold": 0.5}, "'seed_threshold' is not a setting"),
-        ({"kind": "distance", "seed_threshold": 1.5}, "seed_threshold must lie between 0 and 1; found 1.5"),
+        ({"kind": "centres", "least_vote": 0.5}, "did you mean 'least_votes'"),
+        ({"kind": "foreground", "least_votes": 0.5}, "'least_votes' is not a setting"),
+        ({"kind": "centres", "least_votes": 1.5}, "least_votes must lie between 0 and 1; found 1.5"),
+        ({"kind": "centres", "offset_step_px": 0}, "offset_step_px must be above 0; found 0"),
         ({"kind": "foreground", "min_area_px": -1}, "min_area_px must be 0 or more; found -1"),
     ],
 )
@@ -222,14 +261,14 @@ def test_wrong_settings_are_refused(written: dict[str, object], message: str) ->
         labels_from_dict(written)
 
 
-@pytest.mark.parametrize("maps", [np.zeros((4, 4, 1), np.uint8), np.zeros((4, 4, 2)), np.zeros((4, 4), np.uint8)])
+@pytest.mark.parametrize("maps", [np.zeros((4, 4, 1), np.uint8), np.zeros((4, 4, 3)), np.zeros((4, 4), np.uint8)])
 def test_wrong_maps_are_refused(maps: np.ndarray) -> None:
-    with pytest.raises(UsageError, match=r"need maps \(H, W, 2\) uint8 \(nucleus, distance\)"):
-        DistanceLabels().label(maps)
+    with pytest.raises(UsageError, match=r"need maps \(H, W, 3\) uint8 \(nucleus, centre_dy, centre_dx\)"):
+        CentreLabels().label(maps)
 
 
 def test_targets_of_the_bowl_give_its_nuclei_back(realdata: Path) -> None:
-    variant = DistanceLabels()
+    variant = CentreLabels()
     found = []
     for folder in sorted((realdata / "dsb2018" / "stage1_train").iterdir())[::40]:
         masks = [cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) > 0 for path in sorted((folder / "masks").glob("*.png"))]
@@ -238,23 +277,3 @@ def test_targets_of_the_bowl_give_its_nuclei_back(realdata: Path) -> None:
             truth[mask] = number
         found.append(match(truth, variant.label(variant.targets(truth))))
     assert pool(found).ap[0] > 0.97
-
-
-def test_the_same_nucleus_has_the_same_target_wherever_it_lies_in_memory() -> None:
-    # Rounded up, the least error is a step of one where the relative depth is a whole part of 255.
-    for radius in np.arange(3, 43, 0.25):
-        labels = np.zeros((90, 90), np.int32)
-        disc(labels, 1, (45, 45), radius)
-        squared = np.rint(ndimage.distance_transform_edt(labels) ** 2)
-        expected = np.ceil(np.sqrt(squared * 255**2 / squared.max()))
-        np.testing.assert_array_equal(DistanceLabels().targets(labels)[:, :, 1], expected)
-
-
-def test_the_deepest_pixel_of_every_nucleus_is_full() -> None:
-    # A rectangle's depth is half its shorter side: 255 / depth * depth rounds to above 255 for some of these.
-    for short in range(1, 120):
-        labels = np.zeros((short + 2, 2 * short + 3), np.int32)
-        labels[1:-1, 1:-1] = 1
-        distance = DistanceLabels().targets(labels)[:, :, 1]
-        assert distance.max() == 255, short
-        assert distance[1 + (short - 1) // 2, 1 + short] == 255, short

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nucseg_ray.imaging.labels import DistanceLabels
+from nucseg_ray.imaging.labels import CentreLabels
 from nucseg_ray.imaging.normalise import Percentile
 from nucseg_ray.imaging.synthetic import SiteLook, render_site
 from nucseg_ray.model.architecture import Architecture
@@ -19,7 +19,7 @@ from nucseg_ray.model.bundle import Bundle, add_forms, write_bundle
 
 @pytest.fixture(scope="session")
 def architecture() -> Architecture:
-    return Architecture(("nucleus", "distance"), decoder_filters=(8, 8, 8, 8), skip_filters=(4, 4, 4, 4))
+    return Architecture(("nucleus", "centre_dy", "centre_dx"), decoder_filters=(8, 8, 8, 8), skip_filters=(4, 4, 4, 4))
 
 
 @pytest.fixture(scope="session")
@@ -45,7 +45,8 @@ def bundle(tmp_path_factory: pytest.TempPathFactory, architecture: Architecture,
         contrast,
         architecture=architecture,
         normalisation=Percentile(),
-        labels=DistanceLabels(),
+        diameter_px=30.0,
+        labels=CentreLabels(),
         training={},
     )
 

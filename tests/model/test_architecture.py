@@ -15,7 +15,7 @@ from nucseg_ray.model.architecture import Architecture, architecture_from_dict
     "architecture",
     [
         Architecture(("nucleus",)),
-        Architecture(("nucleus", "distance"), decoder_filters=(8, 7, 6, 5), skip_filters=(4, 3, 2, 1)),
+        Architecture(("nucleus", "centre_dy", "centre_dx"), decoder_filters=(8, 7, 6, 5), skip_filters=(4, 3, 2, 1)),
     ],
 )
 def test_it_survives_json(architecture: Architecture) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from nucseg_ray.errors import MissingInputError, ModelError
-from nucseg_ray.imaging.labels import DistanceLabels, ForegroundLabels
+from nucseg_ray.imaging.labels import CentreLabels, ForegroundLabels
 from nucseg_ray.imaging.normalise import FullRange, Percentile
 from nucseg_ray.model.architecture import Architecture
 from nucseg_ray.model.bundle import (
@@ -29,7 +29,9 @@ from nucseg_ray.model.bundle import (
     write_bundle,
 )
 
-ARCHITECTURE = Architecture(("nucleus", "distance"), decoder_filters=(8, 8, 8, 8), skip_filters=(4, 4, 4, 4))
+ARCHITECTURE = Architecture(
+    ("nucleus", "centre_dy", "centre_dx"), decoder_filters=(8, 8, 8, 8), skip_filters=(4, 4, 4, 4)
+)
 ARRAYS = {"head/kernel:0": np.arange(6, dtype=np.float64).reshape(2, 3) / 7, "head/bias:0": np.float32([1, -0.0])}
 Change = Callable[[dict[str, Any]], None]
 
@@ -38,7 +40,8 @@ def write(folder: Path, **changes: Any) -> Bundle:
     settings: dict[str, Any] = {
         "architecture": ARCHITECTURE,
         "normalisation": Percentile(low=2.0),
-        "labels": DistanceLabels(min_area_px=9),
+        "diameter_px": 24.0,
+        "labels": CentreLabels(min_area_px=9),
         "training": {"seed": 4},
     }
     return write_bundle(folder, ARRAYS, **(settings | changes))
@@ -65,7 +68,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert (read.architecture, read.normalisation, read.labels) == (
         ARCHITECTURE,
         Percentile(low=2.0),
-        DistanceLabels(min_area_px=9),
+        CentreLabels(min_area_px=9),
     )
     assert (read.training, read.metrics) == ({"seed": 4}, {})
     weights = read.weights()
@@ -83,7 +86,7 @@ def test_the_fingerprint_is_of_what_decides_results(tmp_path: Path) -> None:
     assert read_bundle(tmp_path / "a").fingerprint == first.fingerprint
     assert write(tmp_path / "b", training={"seed": 5}).fingerprint == first.fingerprint
     others = [
-        write(tmp_path / "c", labels=DistanceLabels(min_area_px=10)),
+        write(tmp_path / "c", labels=CentreLabels(min_area_px=10)),
         write(tmp_path / "d", normalisation=FullRange()),
         write(tmp_path / "e", architecture=replace(ARCHITECTURE, skip_filters=(4, 4, 4, 5))),
         write_bundle(
@@ -91,7 +94,8 @@ def test_the_fingerprint_is_of_what_decides_results(tmp_path: Path) -> None:
             {**ARRAYS, "head/bias:0": np.float32([1, 0.0])},
             architecture=ARCHITECTURE,
             normalisation=Percentile(low=2.0),
-            labels=DistanceLabels(min_area_px=9),
+            diameter_px=24.0,
+            labels=CentreLabels(min_area_px=9),
             training={},
         ),
     ]

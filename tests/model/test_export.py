@@ -132,7 +132,7 @@ def test_the_description_is_that_of_the_bundle(folder: Path, bundle: Bundle) -> 
     assert labels_from_dict(told["labels"]) == bundle.labels
     assert told["model"] == bundle.fingerprint
     assert (told["input"]["name"], told["input"]["shape"][3], told["input"]["sides_multiple_of"]) == ("image", 3, 32)
-    assert (told["output"]["name"], told["output"]["maps"]) == ("maps", ["nucleus", "distance"])
+    assert (told["output"]["name"], told["output"]["maps"]) == ("maps", ["nucleus", "centre_dy", "centre_dx"])
     assert (told["networks"], told["onnx_opset"]) == (["saved_model", "model.onnx"], 15)
 
 
@@ -146,6 +146,7 @@ def plain_bundle(tmp_path_factory: pytest.TempPathFactory, unet: Any) -> Bundle:
         {**weights, "head/kernel:0": weights["head/kernel:0"] * 300},
         architecture=architecture,
         normalisation=FullRange(),
+        diameter_px=30.0,
         labels=ForegroundLabels(),
         training={},
     )

@@ -9,7 +9,7 @@ import pytest
 
 from nucseg_ray.imaging.augment import centre_crop
 from nucseg_ray.imaging.codecs import as_rgb
-from nucseg_ray.imaging.labels import DistanceLabels
+from nucseg_ray.imaging.labels import CentreLabels
 from nucseg_ray.imaging.normalise import Percentile
 from nucseg_ray.imaging.synthetic import SiteLook, render_site
 from nucseg_ray.model.architecture import Architecture
@@ -24,7 +24,7 @@ def batch() -> tuple[np.ndarray, np.ndarray]:
             SiteLook(shape_px=(64, 64), nuclei=4, radius_px=(6.0, 10.0)), np.random.default_rng(seed)
         )
         pixels = as_rgb(np.rint(Percentile().normalise(image) * 255).astype(np.uint8))
-        crops.append(centre_crop(pixels, DistanceLabels().targets(labels), crop_px=64))
+        crops.append(centre_crop(pixels, CentreLabels().targets(labels), crop_px=64))
     images, targets = (np.stack(planes) for planes in zip(*crops, strict=True))
     return images, targets
 

@@ -123,6 +123,7 @@ def test_weights_of_another_network_are_refused(
         {name: array for name, array in weights.items() if name != "head/bias:0"},
         architecture=bundle.architecture,
         normalisation=bundle.normalisation,
+        diameter_px=bundle.diameter_px,
         labels=bundle.labels,
         training={},
     )

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from nucseg_ray.imaging.augment import Augmentation, centre_crop, crop
 from nucseg_ray.imaging.codecs import as_rgb
-from nucseg_ray.imaging.labels import DistanceLabels
+from nucseg_ray.imaging.labels import CentreLabels
 from nucseg_ray.imaging.normalise import Percentile
 from nucseg_ray.imaging.synthetic import SiteLook, render_site
 from nucseg_ray.pipelines.crops import CropPlan, Prepared, Share, crop_batches, draw_epoch, prepare, validation_crops
@@ -100,7 +100,7 @@ def truth() -> Truth:
     for row in good:
         image, labels = row["arrays"]
         normalised = as_rgb(np.rint(Percentile().normalise(image) * 255).astype(np.uint8))
-        arrays[row["image_id"]] = (normalised, DistanceLabels().targets(labels), labels)
+        arrays[row["image_id"]] = (normalised, CentreLabels().targets(labels), labels)
     return Truth(tuple(row["image_id"] for row in good), tuple(row["kind"] for row in good), arrays)
 
 
@@ -113,7 +113,7 @@ def prepared(ray_session: None) -> Prepared:
         SAMPLE_SCHEMA,
     )
     samples = ray.data.from_arrow([table.slice(0, 2), table.slice(2, 3), table.slice(5)])
-    return prepare(samples, normalisation=Percentile(), labels=DistanceLabels())
+    return prepare(samples, normalisation=Percentile(), labels=CentreLabels())
 
 
 def stream(prepared: Prepared, share: Share, *, first_step: int, steps: int) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -11,7 +11,7 @@ import pytest
 
 from nucseg_ray.config import ExportSettings
 from nucseg_ray.errors import InputError, MissingInputError, OutputError
-from nucseg_ray.imaging.labels import DistanceLabels
+from nucseg_ray.imaging.labels import CentreLabels
 from nucseg_ray.imaging.normalise import Percentile
 from nucseg_ray.model.architecture import Architecture
 from nucseg_ray.model.bundle import REFERENCE, read_bundle, write_bundle
@@ -35,11 +35,19 @@ DESCRIPTION = {"README.txt", "preprocessing.json"}
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from nucseg_ray.model.unet import initial_weights
 
-    architecture = Architecture(("nucleus", "distance"), decoder_filters=(8, 8, 8, 8), skip_filters=(4, 4, 4, 4))
+    architecture = Architecture(
+        ("nucleus", "centre_dy", "centre_dx"), decoder_filters=(8, 8, 8, 8), skip_filters=(4, 4, 4, 4)
+    )
     weights = initial_weights(architecture, encoder="none", seed=5)
     folder = tmp_path_factory.mktemp("model")
     write_bundle(
-        folder, weights, architecture=architecture, normalisation=Percentile(), labels=DistanceLabels(), training={}
+        folder,
+        weights,
+        architecture=architecture,
+        normalisation=Percentile(),
+        diameter_px=30.0,
+        labels=CentreLabels(),
+        training={},
     )
     return folder
 

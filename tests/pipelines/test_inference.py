@@ -167,6 +167,7 @@ def test_another_model_is_refused_in_one_line(
         {name: array + 1 for name, array in bundle.weights().items()},
         architecture=bundle.architecture,
         normalisation=bundle.normalisation,
+        diameter_px=bundle.diameter_px,
         labels=bundle.labels,
         training={},
     )

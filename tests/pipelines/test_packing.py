@@ -17,7 +17,7 @@ import ray
 from nucseg_ray.config import PackSettings
 from nucseg_ray.errors import InputError, OutputError, OutputMismatchError
 from nucseg_ray.imaging.augment import Augmentation
-from nucseg_ray.imaging.labels import DistanceLabels
+from nucseg_ray.imaging.labels import CentreLabels
 from nucseg_ray.imaging.normalise import Percentile
 from nucseg_ray.pipelines.crops import CropPlan, Prepared, prepare, render
 from nucseg_ray.pipelines.packing import run_pack
@@ -82,7 +82,7 @@ def described(training_set: TrainingSet) -> list[tuple[Any, ...]]:
 
 
 def some_crops(training_set: TrainingSet) -> tuple[Prepared, tuple[Any, ...]]:
-    prepared = prepare(read_samples(training_set), normalisation=Percentile(), labels=DistanceLabels())
+    prepared = prepare(read_samples(training_set), normalisation=Percentile(), labels=CentreLabels())
     plan = CropPlan(crops_per_epoch=12, crop_px=64, seed=3, augmentation=Augmentation())
     return prepared, render(prepared, plan, range(12, 24))
 

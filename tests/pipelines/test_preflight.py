@@ -66,6 +66,7 @@ def misfit(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         {**weights, name: weights[name][..., :-1]},
         architecture=bundle.architecture,
         normalisation=bundle.normalisation,
+        diameter_px=bundle.diameter_px,
         labels=bundle.labels,
         training={},
     )

@@ -109,7 +109,7 @@ def test_the_bundle_says_where_it_came_from(tiny_model: Path, tiny_set: Path) ->
     assert settings["data"] == str(tiny_set)
     assert bundle.training["settings"] == settings
     assert bundle.training["images"] == 19
-    assert bundle.labels.map_names == bundle.architecture.map_names == ("nucleus", "distance")
+    assert bundle.labels.map_names == bundle.architecture.map_names == ("nucleus", "centre_dy", "centre_dx")
     assert len(list((tiny_model / "checkpoints").glob("*/checkpoint_*/state.npz"))) == 1
 
 

@@ -143,7 +143,7 @@ def test_a_setting_younger_than_the_record_counts_as_its_default(tmp_path: Path)
     del stored["maps"]
     write_json(output / "settings.json", stored)
     assert earlier_training(output, _settings(output, resume=True)) == RECORD
-    with pytest.raises(OutputMismatchError, match="--maps distance there, foreground asked for"):
+    with pytest.raises(OutputMismatchError, match="--maps centres there, foreground asked for"):
         earlier_training(output, _settings(output, resume=True, maps="foreground"))
 
 
@@ -171,6 +171,7 @@ def bundle(tmp_path: Path) -> Bundle:
         {"kernel": np.arange(6, dtype=np.float32)},
         architecture=Architecture(map_names=variant.map_names),
         normalisation=FullRange(),
+        diameter_px=30.0,
         labels=variant,
         training={},
     )
