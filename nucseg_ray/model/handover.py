@@ -59,11 +59,11 @@ Nuclei are the 4-connected components of pixels whose map "nucleus" is above 255
 alone encloses are filled, nuclei under min_area_px dropped, the rest numbered in raster order.
 """,
     CentreLabels: """\
-Foreground is where the map "nucleus" is above 255 * threshold. Seeds are 4-connected components of at least 5 pixels
-of the foreground where the map "distance", smoothed by a Gaussian of 1 pixel, is above 255 * seed_threshold. A
-4-connected component of the foreground with several seeds is split by a watershed on the unsmoothed distance; any other
-is one nucleus. Holes that one nucleus alone encloses are filled, nuclei under min_area_px dropped, the rest numbered in
-raster order.
+Foreground is where the map "nucleus" is above 255 * threshold. Each of its pixels votes for the centre of its nucleus:
+that lies (map - 128) * offset_step_px network pixels below ("centre_dy") and to the right ("centre_dx") of it. Heaps of
+votes are the nuclei; a pixel belongs to the one whose centre its vote is nearest to. Pieces cut off go to the nucleus
+that they touch most. Holes that one nucleus alone encloses are filled, nuclei under min_area_px dropped, the rest
+numbered in raster order.
 """,
 }
 

@@ -87,6 +87,7 @@ def test_the_fingerprint_is_of_what_decides_results(tmp_path: Path) -> None:
     assert write(tmp_path / "b", training={"seed": 5}).fingerprint == first.fingerprint
     others = [
         write(tmp_path / "c", labels=CentreLabels(min_area_px=10)),
+        write(tmp_path / "g", diameter_px=25.0),
         write(tmp_path / "d", normalisation=FullRange()),
         write(tmp_path / "e", architecture=replace(ARCHITECTURE, skip_filters=(4, 4, 4, 5))),
         write_bundle(
@@ -99,7 +100,7 @@ def test_the_fingerprint_is_of_what_decides_results(tmp_path: Path) -> None:
             training={},
         ),
     ]
-    assert len({first.fingerprint, *(other.fingerprint for other in others)}) == 5
+    assert len({first.fingerprint, *(other.fingerprint for other in others)}) == 6
 
 
 def test_forms_are_added_and_guarded(tmp_path: Path) -> None:
@@ -146,8 +147,9 @@ def test_missing_weights_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        pytest.param(lambda stored: stored.update(format=3), "format 2, found 3", id="newer"),
-        pytest.param(lambda stored: stored.pop("format"), "format 2, found None", id="no format"),
+        pytest.param(lambda stored: stored.update(format=4), "format 3, found 4", id="newer"),
+        pytest.param(lambda stored: stored.update(diameter_px=0), "expected a diameter_px above 0, found 0.0", id="diameter"),
+        pytest.param(lambda stored: stored.pop("format"), "format 3, found None", id="no format"),
         pytest.param(lambda stored: stored.pop("labels"), r"\['labels'\] missing", id="no labels"),
         pytest.param(lambda stored: stored.pop("training"), r"\['training'\] missing", id="no training"),
         pytest.param(lambda stored: stored["files"].update({"extra.bin": "0"}), "nothing else", id="extra file"),
