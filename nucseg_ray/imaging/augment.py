@@ -1,158 +1,166 @@
-"""Seeded training crops: one image and its targets in, one crop of fixed size out."""
+"""Seeded training crops: one image with its nuclei in, one crop of fixed size out."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from nucseg_ray.imaging.intensity import Intensity, change_intensity, empty_pixels
+
+# A pixel of the crop never stands for more than so many of the image's, nor for less than that part of one.
+LEAST_SCALE, LARGEST_SCALE = 0.125, 4.0
+
 
 @dataclass(frozen=True, slots=True)
 class Augmentation:
-    """How far a crop may differ from its image. Probabilities in ``[0, 1]``, intensities in units of full range."""
+    """How far a crop may differ from its image.
 
-    least_scale: float = 0.4
-    largest_scale: float = 3.0
-    gamma: float = 2.0
-    contrast: float = 0.25
-    colour: float = 0.08
-    blur_sigma_px: float = 1.5
-    noise_sigma: float = 0.06
-    probability: float = 0.4
+    Images are brought to the network's diameter, give or take ``size_spread`` (the standard deviation of the logarithm
+    of the scale); ``stray_probability`` of them to any diameter between ``least_diameter_px`` and
+    ``largest_diameter_px`` instead, evenly over the logarithm, so that the network also finds nuclei before their
+    diameter is known. ``tilt_probability`` of them are turned by up to 45 degrees, all by quarters of a turn, mirrored,
+    and stretched by ``stretch`` (a standard deviation, of the logarithm) along each axis.
+    """
+
+    size_spread: float = 0.35
+    stray_probability: float = 0.2
+    least_diameter_px: float = 8.0
+    largest_diameter_px: float = 100.0
+    tilt_probability: float = 0.3
+    stretch: float = 0.05
+    intensity: Intensity = field(default_factory=Intensity)
     empty_probability: float = 0.04
 
 
-NO_AUGMENTATION = Augmentation(
-    least_scale=1.0, largest_scale=1.0, gamma=1.0, contrast=0.0, colour=0.0, probability=0.0, empty_probability=0.0
-)
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """An image to cut crops from.
+
+    ``image`` is ``(H, W, 3)`` uint8, normalised; ``labels`` ``(H, W)`` uint16 or float32, which OpenCV can warp;
+    ``nuclei`` what :func:`nucseg_ray.imaging.diameters.nuclei_of` says of them; ``diameter_px`` their typical one.
+    """
+
+    image: NDArray[np.uint8]
+    labels: NDArray[Any]
+    nuclei: NDArray[np.float32]
+    diameter_px: float
 
 
-def crop(
-    image: NDArray[np.uint8],
-    targets: NDArray[np.uint8],
-    *,
-    crop_px: int,
-    augmentation: Augmentation,
-    rng: np.random.Generator,
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Cut a random crop, scaled, flipped and turned, its intensities changed.
+@dataclass(frozen=True, slots=True)
+class Crop:
+    """A crop: ``pixels (S, S, 3)`` uint8, ``labels (S, S)`` int32, and ``nuclei`` as seen there.
 
-    Takes ``(H, W, 3)`` and ``(H, W, M)`` uint8, value/255 in ``[0, 1]``; gives ``(crop_px, crop_px, 3)`` and
-    ``(crop_px, crop_px, M)`` of the same kind. Outside the image the picture is mirrored. The same generator state
-    gives the same crop, bit for bit.
+    The nuclei keep their numbers, their whole size and their centre, also where the crop shows only a part of them.
+    ``inside (S, S)`` tells where it shows the image; elsewhere the picture is mirrored and nothing is known.
+    """
+
+    pixels: NDArray[np.uint8]
+    labels: NDArray[np.int32]
+    nuclei: NDArray[np.float32]
+    inside: NDArray[np.bool_]
+
+
+def random_crop(
+    subject: Subject, *, crop_px: int, diameter_px: float, augmentation: Augmentation, rng: np.random.Generator
+) -> Crop:
+    """Cut a crop at a random place, scaled so that nuclei are about ``diameter_px`` across, turned, and changed.
+
+    The same generator state gives the same crop, bit for bit.
     """
     if rng.random() < augmentation.empty_probability:
-        return empty_crop(crop_px, targets.shape[2], rng)
-    scale = _draw_scale(augmentation, rng)
-    window = _draw_window(image.shape[0], image.shape[1], crop_px=crop_px, scale=scale, rng=rng)
-    flips_and_turns = int(rng.integers(8))
-    pixels = _turn(_cut(image, window, crop_px=crop_px, scale=scale), flips_and_turns)
-    truth = _turn(_cut(targets, window, crop_px=crop_px, scale=scale), flips_and_turns)
-    return _change_intensity(pixels, augmentation, rng), np.ascontiguousarray(truth)
+        pixels = empty_pixels(crop_px, rng)
+        nothing = np.zeros((crop_px, crop_px), np.int32)
+        return Crop(pixels, nothing, np.zeros((1, 3), np.float32), nothing == 0)
+    to_image = _draw_view(subject, crop_px=crop_px, diameter_px=diameter_px, augmentation=augmentation, rng=rng)
+    seen = _cut(subject, to_image, crop_px)
+    return Crop(change_intensity(seen.pixels, augmentation.intensity, rng), seen.labels, seen.nuclei, seen.inside)
 
 
-def centre_crop(
-    image: NDArray[np.uint8], *planes: NDArray[np.generic], crop_px: int
-) -> tuple[NDArray[np.generic], ...]:
-    """Cut the central ``crop_px`` square of ``(H, W, ...)`` arrays, padded by zeros where they are smaller."""
-    height, width = image.shape[:2]
-    y0, x0 = max(0, (height - crop_px) // 2), max(0, (width - crop_px) // 2)
-    cut = []
-    for plane in (image, *planes):
-        part = plane[y0 : y0 + crop_px, x0 : x0 + crop_px]
-        padding = [(0, crop_px - part.shape[0]), (0, crop_px - part.shape[1])] + [(0, 0)] * (plane.ndim - 2)
-        cut.append(np.pad(part, padding))
-    return tuple(cut)
+def centre_crop(subject: Subject, *, crop_px: int, diameter_px: float) -> Crop:
+    """Cut the middle, nuclei ``diameter_px`` across, nothing else changed."""
+    scale = _within_limits(diameter_px / subject.diameter_px)
+    height, width = subject.labels.shape
+    return _cut(subject, _view(np.eye(2) / scale, middle=(width / 2, height / 2), crop_px=crop_px), crop_px)
 
 
-def _draw_scale(augmentation: Augmentation, rng: np.random.Generator) -> float:
-    low, high = np.log(augmentation.least_scale), np.log(augmentation.largest_scale)
-    # Most nuclei of a lab are of one size: the middle of the range is drawn more often than its ends.
-    return float(np.exp(rng.triangular(low, 0.0, high))) if low < high else float(augmentation.least_scale)
-
-
-def _draw_window(
-    height: int, width: int, *, crop_px: int, scale: float, rng: np.random.Generator
-) -> tuple[float, float]:
-    """Give the top left corner (y, x) of the window in whole pixels; centred along a side that it exceeds.
-
-    Between pixels, interpolation would smooth the noise that the network meets in images as they are.
-    """
+def _draw_view(
+    subject: Subject, *, crop_px: int, diameter_px: float, augmentation: Augmentation, rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """Draw the affine map (2, 3) from the crop's (x, y) to the image's; pixel centres at whole numbers."""
+    if rng.random() < augmentation.stray_probability:
+        ends = np.log([augmentation.least_diameter_px, augmentation.largest_diameter_px])
+        wanted = float(np.exp(rng.uniform(*ends)))
+    else:
+        wanted = diameter_px * float(np.exp(rng.normal(0, augmentation.size_spread)))
+    scale = _within_limits(wanted / subject.diameter_px)
+    angle = int(rng.integers(4)) * np.pi / 2
+    if rng.random() < augmentation.tilt_probability:
+        angle += rng.uniform(-np.pi / 4, np.pi / 4)
+    cos, sin = np.cos(angle), np.sin(angle)
+    mirror = np.diag([rng.choice([-1.0, 1.0]), 1.0])
+    stretch = np.diag(np.exp(rng.normal(0, augmentation.stretch, 2)))
+    turn = np.array([[cos, -sin], [sin, cos]]) @ mirror @ stretch / scale
+    height, width = subject.labels.shape
     side = crop_px / scale
-    y0 = rng.uniform(0, height - side) if height > side else (height - side) / 2
-    x0 = rng.uniform(0, width - side) if width > side else (width - side) / 2
-    return float(round(y0)), float(round(x0))
+    # Along a side that the crop exceeds, it is centred.
+    x, y = (rng.uniform(min(side, length) / 2, length - min(side, length) / 2) for length in (width, height))
+    return _view(turn, middle=(x, y), crop_px=crop_px)
 
 
-def _cut(plane: NDArray[np.uint8], window: tuple[float, float], *, crop_px: int, scale: float) -> NDArray[np.uint8]:
-    y0, x0 = window
-    # Pixel centres stand at half-integers: without the shift, image and targets would drift by half a pixel.
-    shift = 0.5 / scale - 0.5
-    inverse = np.array([[1 / scale, 0, x0 + shift], [0, 1 / scale, y0 + shift]], np.float64)
-    if scale < 0.7:  # shrinking by linear interpolation alone would alias fine texture into noise
-        plane = cv2.GaussianBlur(plane, (0, 0), 0.35 / scale)
-    warped = cv2.warpAffine(
-        plane,
-        inverse,
-        (crop_px, crop_px),
-        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-        borderMode=cv2.BORDER_REFLECT_101,
+def _within_limits(scale: float) -> float:
+    return min(max(scale, LEAST_SCALE), LARGEST_SCALE)
+
+
+def _view(turn: NDArray[np.float64], *, middle: tuple[float, float], crop_px: int) -> NDArray[np.float64]:
+    """Give the affine map that shows ``middle``, x and y in the image, in the middle of the crop."""
+    # Pixel centres stand at half-integers of these lengths: without the shift, all would drift by half a pixel.
+    start = np.asarray(middle) - 0.5 - turn @ np.full(2, (crop_px - 1) / 2)
+    return np.hstack([turn, start[:, np.newaxis]])
+
+
+def _cut(subject: Subject, to_image: NDArray[np.float64], crop_px: int) -> Crop:
+    image, labels, view = _around(subject, to_image, crop_px)
+    pixels_each = float(np.sqrt(abs(np.linalg.det(view[:, :2]))))
+    if pixels_each > 1.4:  # shrinking by linear interpolation alone would alias fine texture into noise
+        image = cv2.GaussianBlur(image, (0, 0), 0.35 * pixels_each)
+    shape, inverse = (crop_px, crop_px), cv2.WARP_INVERSE_MAP
+    pixels = cv2.warpAffine(image, view, shape, flags=cv2.INTER_LINEAR | inverse, borderMode=cv2.BORDER_REFLECT_101)
+    cut = cv2.warpAffine(labels, view, shape, flags=cv2.INTER_NEAREST | inverse, borderMode=cv2.BORDER_CONSTANT)
+    whole = np.ones(labels.shape, np.uint8)
+    inside = cv2.warpAffine(whole, view, shape, flags=cv2.INTER_NEAREST | inverse, borderMode=cv2.BORDER_CONSTANT)
+    return Crop(
+        np.asarray(pixels, np.uint8).reshape(crop_px, crop_px, 3),
+        cut.astype(np.int32),
+        _as_seen(subject.nuclei, to_image),
+        inside.astype(np.bool_),
     )
-    return np.asarray(warped, np.uint8).reshape(crop_px, crop_px, plane.shape[2] if plane.ndim == 3 else 1)
 
 
-def _turn(plane: NDArray[np.uint8], which: int) -> NDArray[np.uint8]:
-    turned = np.rot90(plane, which % 4)
-    return turned[:, ::-1] if which >= 4 else turned
+def _around(
+    subject: Subject, to_image: NDArray[np.float64], crop_px: int
+) -> tuple[NDArray[np.uint8], NDArray[Any], NDArray[np.float64]]:
+    """Give the part of an image that a crop can show, and the crop's map to it: blurring a whole slide takes long."""
+    ends = np.array([[x, y, 1] for x in (0, crop_px) for y in (0, crop_px)]) @ to_image.T
+    height, width = subject.labels.shape
+    # What is mirrored at the image's borders must be in the part, too.
+    margin = 8 + 2 * np.ceil(np.ptp(ends, axis=0).max() / crop_px) + _overhang(ends, width, height)
+    x0, y0 = np.clip(np.floor(ends.min(axis=0) - margin), 0, None).astype(int)
+    x1, y1 = np.ceil(ends.max(axis=0) + margin).astype(int)
+    part = slice(y0, min(y1, height)), slice(x0, min(x1, width))
+    return subject.image[part], subject.labels[part], to_image - [[0, 0, x0], [0, 0, y0]]
 
 
-def _change_intensity(
-    pixels: NDArray[np.uint8], augmentation: Augmentation, rng: np.random.Generator
-) -> NDArray[np.uint8]:
-    if augmentation.probability == 0:
-        return np.ascontiguousarray(pixels)
-    levels = np.linspace(0, 1, 256, dtype=np.float32)
-    if rng.random() < augmentation.probability:
-        levels = levels ** np.float32(augmentation.gamma ** rng.uniform(-1, 1))
-    if rng.random() < augmentation.probability:
-        levels = levels * np.float32(1 + augmentation.contrast * rng.uniform(-1, 1))
-        levels = levels + np.float32(0.5 * augmentation.contrast * rng.uniform(-1, 1))
-    colours = np.repeat(levels[:, None], 3, axis=1)
-    grey = bool((pixels[..., 0] == pixels[..., 1]).all())
-    if not grey and rng.random() < augmentation.probability:
-        colours = colours + rng.uniform(-augmentation.colour, augmentation.colour, 3).astype(np.float32)
-    table = np.clip(colours * 255 + 0.5, 0, 255).astype(np.uint8)
-    changed = np.stack([cv2.LUT(np.ascontiguousarray(pixels[..., c]), table[:, c]) for c in range(3)], axis=-1)
-    if rng.random() < augmentation.probability / 2:
-        changed = cv2.GaussianBlur(changed, (0, 0), rng.uniform(0.3, augmentation.blur_sigma_px))
-    if rng.random() < augmentation.probability / 2:
-        changed = _add_noise(changed, rng.uniform(0, augmentation.noise_sigma), grey=grey, rng=rng)
-    return np.ascontiguousarray(changed)
+def _overhang(ends: NDArray[np.float64], width: int, height: int) -> float:
+    beyond = np.concatenate([-ends.min(axis=0), ends.max(axis=0) - [width, height]])
+    return float(max(0.0, beyond.max()))
 
 
-def _add_noise(pixels: NDArray[np.uint8], sigma: float, *, grey: bool, rng: np.random.Generator) -> NDArray[np.uint8]:
-    shape = (*pixels.shape[:2], 1 if grey else 3)
-    noise = rng.standard_normal(shape, np.float32) * np.float32(255 * sigma)
-    return np.clip(pixels + noise + 0.5, 0, 255).astype(np.uint8)
-
-
-def empty_crop(crop_px: int, n_maps: int, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Give an image of background and noise with nothing in it: what an empty well looks like.
-
-    Grey or in colour, the noise rough or smooth, up to the contrast that stretching percentiles gives it.
-    """
-    n_channels = int(rng.choice([1, 3]))
-    noise = rng.standard_normal((crop_px, crop_px, n_channels), np.float32)
-    smoothing = rng.uniform(-1, 2.5)
-    if smoothing > 0.3:
-        noise = cv2.GaussianBlur(noise, (0, 0), smoothing).reshape(noise.shape)
-        noise /= max(float(noise.std()), 1e-6)
-    sigma = rng.uniform(0, 0.2)
-    # Not darker than its own noise: clipped at black, smooth noise would look like nuclei out of focus.
-    level = rng.uniform(2.3 * sigma, 0.9, n_channels).astype(np.float32)
-    slope = np.linspace(-0.5, 0.5, crop_px, dtype=np.float32)[:, None, None] * rng.uniform(-0.3, 0.3)
-    pixels = np.clip((level + slope + sigma * noise) * 255, 0, 255).astype(np.uint8)
-    grey = np.repeat(pixels, 3, axis=2) if n_channels == 1 else pixels
-    return np.ascontiguousarray(grey), np.zeros((crop_px, crop_px, n_maps), np.uint8)
+def _as_seen(nuclei: NDArray[np.float32], to_image: NDArray[np.float64]) -> NDArray[np.float32]:
+    from_image = np.linalg.inv(to_image[:, :2])
+    x, y = from_image @ (nuclei[:, 1::-1].T - to_image[:, 2:])
+    diameter = nuclei[:, 2] * np.sqrt(abs(np.linalg.det(from_image)))
+    return np.stack([y, x, diameter], axis=1).astype(np.float32)

@@ -78,9 +78,9 @@ class ForegroundLabels:
 class CentreLabels:
     """Every pixel of the foreground votes for the centre of its nucleus.
 
-    The maps ``centre_dy`` and ``centre_dx`` say how far that centre lies below and to the right of the pixel, in steps of
-    ``offset_step_px`` of the network's pixels from the value 128; so they reach 128 steps far. How votes become nuclei:
-    :func:`nucseg_ray.imaging.votes.label_votes`.
+    The maps ``centre_dy`` and ``centre_dx`` say how far that centre lies below and to the right of the pixel, in steps
+    of ``offset_step_px`` of the network's pixels from the value 128; so they reach 128 steps far. How votes become
+    nuclei: :func:`nucseg_ray.imaging.votes.label_votes`.
 
     Raises
     ------

@@ -1,8 +1,8 @@
-"""Nuclei from votes: every pixel points to the centre of its nucleus, and pixels that point to one place belong together.
+"""Nuclei from votes: every pixel points to the centre of its nucleus; those that point to one place belong together.
 
-Centre offsets as in Neven et al. 2019 (arXiv:1906.11109), gathered as in a Hough transform (Ballard 1981). All sizes here are
-parts of the nuclei's own diameter, which the lengths of the offsets tell: in a disc, half of them exceed the diameter
-divided by the root of 8.
+Centre offsets as in Neven et al. 2019 (arXiv:1906.11109), gathered as in a Hough transform (Ballard 1981). All sizes
+here are parts of the nuclei's own diameter, which the lengths of the offsets tell: in a disc, half of them exceed the
+diameter divided by the root of 8.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def _cast(
 
 
 def _nearest_centre(ballot: _Ballot, least_votes: float) -> tuple[Labels, int]:
-    """Number the centres, and give each cell the number of the nearest."""
+    """Find the centres; gives each cell the number of the nearest, and how many there are."""
     diameter = ballot.diameter_px / ballot.cell_px
     radius = max(1, round(CENTRE_RADIUS * diameter))
     window = 2 * radius + 1, 2 * radius + 1
@@ -85,7 +85,7 @@ def _nearest_centre(ballot: _Ballot, least_votes: float) -> tuple[Labels, int]:
         cv2.boxFilter(votes, -1, window, normalize=False, borderType=cv2.BORDER_CONSTANT)
         for votes in (ballot.weight, ballot.reach_px)
     )
-    # The mean length of votes from a disc is a third of its diameter. A small nucleus must count as much as a large one.
+    # A disc's votes are a third of its diameter long, on average. A small nucleus must count as much as a large one.
     disc_px = np.pi / 4 * np.square(np.maximum(3 * near_reach / np.maximum(near, 1), _LEAST_DIAMETER_PX))
     heaps = cv2.GaussianBlur(ballot.weight / disc_px, (0, 0), max(0.8, SMOOTHING * diameter))
     highest = cv2.dilate(heaps, np.ones(window, np.uint8))  # a square: it is separable

@@ -47,10 +47,10 @@ def build_unet(architecture: Architecture, *, from_scratch: bool = False) -> tf_
             skip,
             filters=architecture.decoder_filters[level],
             skip_filters=architecture.skip_filters[level],
-            separable=level == len(skips) - 1,
+            separable=level >= len(skips) - 2,
             name=f"up{level + 1}",
         )
-    logits = layers.Conv2D(4 * len(architecture.map_names), 3, padding="same", name="head")(x)
+    logits = layers.Conv2D(4 * len(architecture.map_names), 1, name="head")(x)
     return tf_keras.Model(image, tf.nn.depth_to_space(logits, 2), name="nucseg_unet")
 
 
@@ -120,7 +120,7 @@ def set_weights(model: tf_keras.Model, weights: Mapping[str, NDArray[np.generic]
 def _decode(x: tf.Tensor, skip: tf.Tensor, *, filters: int, skip_filters: int, separable: bool, name: str) -> tf.Tensor:
     """Double the size, join the skip connection, convolve.
 
-    The largest level is depthwise separable: a full convolution there costs as much as all the rest of the decoder.
+    The two largest levels are depthwise separable: full convolutions there cost more than all the rest of the decoder.
     """
     if x.shape[-1] > filters:
         x = layers.Conv2D(filters, 1, use_bias=False, name=f"{name}_narrow")(x)

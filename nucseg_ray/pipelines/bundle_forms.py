@@ -12,7 +12,7 @@ import ray
 from numpy.typing import NDArray
 
 from nucseg_ray.config import TrainSettings
-from nucseg_ray.imaging.augment import empty_crop
+from nucseg_ray.imaging.intensity import empty_pixels
 from nucseg_ray.model.bundle import FORMS, REFERENCE, Bundle, add_forms
 from nucseg_ray.model.predictor import runs_here
 from nucseg_ray.pipelines.crops import Prepared, validation_crops
@@ -29,15 +29,15 @@ TOLERATED_LOSS = 0.005
 logger = logging.getLogger(__name__)
 
 
-def calibration_crops(prepared: Prepared) -> NDArray[np.uint8]:
+def calibration_crops(prepared: Prepared, *, diameter_px: float) -> NDArray[np.uint8]:
     """Give the centres of some training images, of every kind, and empty ones: ``(N, 256, 256, 3)`` uint8, normalised.
 
     Without empty ones, a network of integers saw a nucleus in smooth noise where the reference sees none.
     """
-    chosen = spread_over_kinds([kind for _, kind, _, _ in prepared.rows], about=CALIBRATION_IMAGES)
-    image, _, _ = validation_crops(prepared, crop_px=CALIBRATION_PX, numbers=chosen)
-    empty = [empty_crop(CALIBRATION_PX, 1, np.random.default_rng(seed))[0] for seed in range(CALIBRATION_EMPTY)]
-    return np.concatenate([image, np.stack(empty)])
+    chosen = spread_over_kinds([image.kind for image in prepared.images], about=CALIBRATION_IMAGES)
+    crops = validation_crops(prepared, crop_px=CALIBRATION_PX, diameter_px=diameter_px, numbers=chosen)
+    empty = [empty_pixels(CALIBRATION_PX, np.random.default_rng(seed)) for seed in range(CALIBRATION_EMPTY)]
+    return np.stack([*(crop.pixels for crop in crops), *empty])
 
 
 def spread_over_kinds(kinds: Sequence[str], *, about: int) -> list[int]:

@@ -88,6 +88,8 @@ def _plan(settings: TrainSettings, *, network: Network, prepared: Sequence[Prepa
         crops=CropPlan(
             crops_per_epoch=steps * settings.batch_size,
             crop_px=settings.crop_px,
+            diameter_px=settings.nucleus_diameter_px,
+            labels=network.variant,
             seed=settings.seed,
             augmentation=Augmentation(),
         ),
@@ -100,7 +102,7 @@ def _plan(settings: TrainSettings, *, network: Network, prepared: Sequence[Prepa
         encoder_share=1.0 if from_scratch else settings.encoder_rate,
         patience=settings.patience,
         threads=settings.threads_per_worker,
-        pictures=min(settings.pictures, len(validation.rows)),
+        pictures=min(settings.pictures, len(validation.images)),
         tensorboard=Location(settings.output) / TENSORBOARD,
         board=board,
     )

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ import ray
 import ray.train
 from numpy.typing import NDArray
 
+from nucseg_ray.imaging.augment import Crop
 from nucseg_ray.imaging.labels import LabelVariant
 from nucseg_ray.imaging.metrics import THRESHOLDS, Matches, bowl_score, match, pool
+from nucseg_ray.imaging.targets import training_targets
 from nucseg_ray.model.architecture import Architecture
 from nucseg_ray.model.bundle import read_arrays, write_arrays
 from nucseg_ray.pipelines.crops import CropPlan, Share, crop_batches, validation_crops
@@ -26,6 +29,8 @@ from nucseg_ray.storage.locations import Location
 
 STATE, BEST, PICTURES, HISTORY = "state.npz", "best.npz", "pictures.npz", "history.json"
 EVALUATION_BATCH = 16
+# What the pictures show of a crop.
+_SHOWN = {"image": "pixels", "labels": "labels"}
 SECONDS_BETWEEN_LINES = 15.0
 Batches = Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]
 
@@ -95,32 +100,32 @@ class _Validation:
         self._replica = replica
         self._plan = plan
         prepared = ray.get(plan.validation)
-        numbers = range(len(prepared.rows))
-        self._mine = validation_crops(prepared, crop_px=plan.crops.crop_px, numbers=numbers[rank::n_workers])
-        self._shown = validation_crops(prepared, crop_px=plan.crops.crop_px, numbers=numbers[: plan.pictures])
+        numbers = range(len(prepared.images))
+        cut = partial(validation_crops, prepared, crop_px=plan.crops.crop_px, diameter_px=plan.crops.diameter_px)
+        self._mine = cut(numbers=numbers[rank::n_workers])
+        self._shown = cut(numbers=numbers[: plan.pictures])
 
     @property
     def shown(self) -> dict[str, NDArray[Any]]:
         """The crops that the pictures show."""
-        image, _, labels = self._shown
-        return {"image": image, "labels": labels}
+        return {name: np.stack([getattr(crop, of) for crop in self._shown]) for name, of in _SHOWN.items()}
 
     def predict_shown(self) -> NDArray[np.uint8]:
         """Predict the maps of the crops that the pictures show."""
-        image, targets, _ = self._shown
-        maps, _ = self._replica.evaluate(image, targets)
+        maps, _ = self._evaluate(self._shown)
         return maps
 
     def score(self) -> dict[str, float]:
         """Score the weights shown to the replica; sums over all workers, so every worker must call it."""
         matches: list[Matches] = []
         loss = 0.0
-        for start in range(0, len(self._mine[0]), EVALUATION_BATCH):
-            image, targets, labels = (array[start : start + EVALUATION_BATCH] for array in self._mine)
-            maps, mean_loss = self._replica.evaluate(image, targets)
+        for start in range(0, len(self._mine), EVALUATION_BATCH):
+            crops = self._mine[start : start + EVALUATION_BATCH]
+            maps, mean_loss = self._evaluate(crops)
             loss += mean_loss * len(maps)
-            predicted = [self._plan.labels.label(each) for each in maps]
-            matches += [match(truth, found) for truth, found in zip(labels, predicted, strict=True)]
+            for crop, own in zip(crops, maps, strict=True):
+                # Beyond the image the picture is mirrored, and its nuclei are in no truth.
+                matches.append(match(crop.labels, np.where(crop.inside, self._plan.labels.label(own), 0)))
         pooled = pool(matches) if matches else None
         n_own = len(matches)
         counts = np.concatenate(
@@ -137,6 +142,11 @@ class _Validation:
             "validation_ap50": float(tp / max(1.0, tp + fp + fn)),
             "validation_score": float(score_sum / n_images),
         }
+
+    def _evaluate(self, crops: Sequence[Crop]) -> tuple[NDArray[np.uint8], float]:
+        targets = [training_targets(crop, self._plan.labels) for crop in crops]
+        maps, loss = self._replica.evaluate(np.stack([crop.pixels for crop in crops]), np.stack(targets))
+        return maps, loss
 
 
 class _Loop:

@@ -86,10 +86,7 @@ def _train(
         check_same_images(output, earlier, **sides)
     # A download that fails should fail before the images are read.
     weights = _initial_weights(architecture, settings)
-    prepared = [
-        prepare(read_samples(side), normalisation=normalisation, labels=variant)
-        for side in (split.train, split.validation)
-    ]
+    prepared = [prepare(read_samples(side), normalisation=normalisation) for side in (split.train, split.validation)]
     _report_prepared(prepared)
     log.begin(settings, earlier=earlier.mlflow_run if earlier else None)
     run = earlier.run if earlier else f"run-{uuid.uuid4().hex[:8]}"
@@ -109,7 +106,9 @@ def _train(
             labels=variant,
             training={"data": sides["train"], "images": len(train), "settings": settings.model_dump()},
         )
-        bundle = export_bundle(bundle, calibration=calibration_crops(prepared[0]))
+        bundle = export_bundle(
+            bundle, calibration=calibration_crops(prepared[0], diameter_px=settings.nucleus_diameter_px)
+        )
         logger.info("scoring the best weights on %d whole validation images", len(validation))
         by_form = score_forms(bundle, split.validation, settings)
         write_scores(output / "validation", by_form[REFERENCE])
@@ -176,7 +175,7 @@ def _build_weights(architecture: Architecture, source: str | bytes, seed: int) -
 def _report_prepared(prepared: Sequence[Prepared]) -> None:
     refuse_unreadable([error for side in prepared for error in side.errors])
     report_oddities(
-        sum(len(side.rows) for side in prepared),
+        sum(len(side.images) for side in prepared),
         sum(side.overlap_px for side in prepared),
         sum(side.n_empty for side in prepared),
     )

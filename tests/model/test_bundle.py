@@ -148,7 +148,9 @@ def test_missing_weights_are_named(tmp_path: Path) -> None:
     ("change", "message"),
     [
         pytest.param(lambda stored: stored.update(format=4), "format 3, found 4", id="newer"),
-        pytest.param(lambda stored: stored.update(diameter_px=0), "expected a diameter_px above 0, found 0.0", id="diameter"),
+        pytest.param(
+            lambda stored: stored.update(diameter_px=0), "expected a diameter_px above 0, found 0.0", id="diameter"
+        ),
         pytest.param(lambda stored: stored.pop("format"), "format 3, found None", id="no format"),
         pytest.param(lambda stored: stored.pop("labels"), r"\['labels'\] missing", id="no labels"),
         pytest.param(lambda stored: stored.pop("training"), r"\['training'\] missing", id="no training"),

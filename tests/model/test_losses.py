@@ -17,45 +17,77 @@ def loss() -> Any:
     return lambda targets, logits: float(maps_loss(tf.constant(targets, tf.float32), tf.constant(logits, tf.float32)))
 
 
-def maps(seed: int = 0) -> np.ndarray:
-    """Make targets: a nucleus of 0 and 1, a distance between them."""
+def make(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Make targets (a nucleus of 0 and 1, two offsets, a weight) and logits for them."""
     rng = np.random.default_rng(seed)
-    return np.stack([rng.integers(0, 2, (2, 8, 8)), rng.uniform(0.02, 0.98, (2, 8, 8))], axis=-1).astype(np.float32)
+    nucleus = rng.integers(0, 2, (2, 8, 8, 1))
+    weight = rng.choice([0, 32, 255], (2, 8, 8, 1)) / 255
+    targets = np.concatenate([nucleus, rng.uniform(0.2, 0.8, (2, 8, 8, 2)), weight], axis=-1)
+    return targets, rng.normal(0, 2, (2, 8, 8, 3))
 
 
 def logits_of(targets: np.ndarray) -> np.ndarray:
-    certain = np.clip(targets.astype(np.float64), 1e-9, 1 - 1e-9)
+    certain = np.clip(targets[..., :-1].astype(np.float64), 1e-9, 1 - 1e-9)
     return np.log(certain / (1 - certain))
 
 
 def test_a_perfect_prediction_costs_nothing(loss: Any) -> None:
-    assert loss(maps(), logits_of(maps())) == pytest.approx(0, abs=1e-5)
-    empty = np.zeros((1, 8, 8, 2))
-    assert loss(empty, np.full_like(empty, -30.0)) == pytest.approx(0, abs=1e-6)
+    targets, _ = make()
+    assert loss(targets, logits_of(targets)) == pytest.approx(0, abs=1e-5)
+    empty = np.zeros((1, 8, 8, 4))
+    empty[..., 3] = 1
+    assert loss(empty, np.full((1, 8, 8, 3), -30.0)) == pytest.approx(0, abs=1e-6)
 
 
-@pytest.mark.parametrize("channel", [0, 1])
+@pytest.mark.parametrize("channel", [0, 1, 2])
 def test_the_worse_a_map_the_higher_its_loss(loss: Any, channel: int) -> None:
-    logits = logits_of(np.clip(maps(), 0.01, 0.99))
+    targets, _ = make()
+    logits = np.clip(logits_of(targets), -4, 4)
     losses = []
     for share in (1.0, 0.5, 0.0, -0.5, -1.0):  # from right through unsure to the very opposite
         worse = logits.copy()
         worse[..., channel] *= share
-        losses.append(loss(maps(), worse))
+        losses.append(loss(targets, worse))
     assert (np.diff(losses) > 0.01).all()
 
 
-def test_it_is_cross_entropy_above_its_least_and_dice(loss: Any) -> None:
-    targets, logits = maps(1).astype(np.float64), np.random.default_rng(2).normal(0, 2, (2, 8, 8, 2))
+def test_against_plain_loops(loss: Any) -> None:
+    targets, logits = make(1)
     predicted = 1 / (1 + np.exp(-logits))
-    divergence = np.where(targets > 0, targets * np.log(np.maximum(targets, 1e-300) / predicted), 0) + np.where(
-        targets < 1, (1 - targets) * np.log(np.maximum(1 - targets, 1e-300) / (1 - predicted)), 0
-    )
-    wanted, nucleus = targets[..., 0], predicted[..., 0]
-    dice = (2 * (wanted * nucleus).sum() + 1) / (wanted.sum() + nucleus.sum() + 1)
-    assert loss(targets, logits) == pytest.approx(divergence.mean(axis=(0, 1, 2)).sum() + 1 - dice, rel=1e-4)
+    entropy, overlap, sizes, diameters = [], 0.0, 0.0, 0.0
+    n_nucleus = 0
+    for place in np.ndindex(2, 8, 8):
+        nucleus, dy, dx, weight = targets[place]
+        answer, own_dy, own_dx = predicted[place]
+        if weight == 0:
+            continue
+        entropy.append(-np.log(answer if nucleus else 1 - answer))
+        overlap += answer * nucleus
+        sizes += answer + nucleus
+        if nucleus:
+            n_nucleus += 1
+            pixels = (abs(own_dy - dy) + abs(own_dx - dx)) * 255 * 0.5  # a step is half a pixel
+            diameters += pixels / (8 / weight)
+    expected = sum(entropy) / (len(entropy) + 1) + 1 - (2 * overlap + 1) / (sizes + 1) + diameters / (n_nucleus + 1)
+    assert loss(targets, logits) == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_unknown_does_not_count(loss: Any) -> None:
+    targets, logits = make(2)
+    other = np.where(targets[..., 3:] == 0, 1 - logits, logits)
+    assert (other != logits).any()
+    changed = targets.copy()
+    changed[..., :3] = np.where(targets[..., 3:] == 0, 1 - targets[..., :3], targets[..., :3])
+    assert loss(targets, logits) == pytest.approx(loss(changed, other), rel=1e-6)
+
+
+def test_a_foreground_map_alone_has_no_offsets(loss: Any) -> None:
+    targets, logits = make(3)
+    alone = loss(targets[..., [0, 3]], logits[..., :1])
+    right = np.concatenate([logits[..., :1], logits_of(targets)[..., 1:]], axis=-1)
+    assert alone == pytest.approx(loss(targets, right), rel=1e-5)
 
 
 def test_certainty_and_errors_stay_finite(loss: Any) -> None:
-    targets = np.tile(np.float32([0, 1]), 64).reshape(1, 8, 8, 2)
-    assert np.isfinite(loss(targets, np.where(targets > 0, -500.0, 500.0)))
+    targets, _ = make(4)
+    assert np.isfinite(loss(targets, np.where(targets[..., :3] > 0.5, -500.0, 500.0)))

@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nucseg_ray.imaging.augment import centre_crop
+from nucseg_ray.imaging.augment import Subject, centre_crop
 from nucseg_ray.imaging.codecs import as_rgb
+from nucseg_ray.imaging.diameters import nuclei_of
 from nucseg_ray.imaging.labels import CentreLabels
 from nucseg_ray.imaging.normalise import Percentile
 from nucseg_ray.imaging.synthetic import SiteLook, render_site
+from nucseg_ray.imaging.targets import training_targets
 from nucseg_ray.model.architecture import Architecture
 
 
@@ -24,9 +26,10 @@ def batch() -> tuple[np.ndarray, np.ndarray]:
             SiteLook(shape_px=(64, 64), nuclei=4, radius_px=(6.0, 10.0)), np.random.default_rng(seed)
         )
         pixels = as_rgb(np.rint(Percentile().normalise(image) * 255).astype(np.uint8))
-        crops.append(centre_crop(pixels, CentreLabels().targets(labels), crop_px=64))
-    images, targets = (np.stack(planes) for planes in zip(*crops, strict=True))
-    return images, targets
+        subject = Subject(pixels, labels.astype(np.uint16), nuclei_of(labels), 16.0)
+        crops.append(centre_crop(subject, crop_px=64, diameter_px=16.0))
+    targets = [training_targets(crop, CentreLabels()) for crop in crops]
+    return np.stack([crop.pixels for crop in crops]), np.stack(targets)
 
 
 @pytest.fixture(scope="module")
@@ -143,11 +146,11 @@ def test_evaluation_shows_the_weights_it_was_given(
     replica.restore(start)
     replica.show(weights)
     maps, before = replica.evaluate(*batch)
-    assert maps.shape == (2, 64, 64, 2) and maps.dtype == np.uint8
+    assert maps.shape == (2, 64, 64, 3) and maps.dtype == np.uint8
     for _ in range(4):
         replica.train_step(*batch)
     assert replica.evaluate(*batch)[1] == before  # training moves another network
-    head = {**network_weights(replica.state()), "head/kernel:0": np.zeros((3, 3, 8, 8)), "head/bias:0": np.zeros(8)}
+    head = {**network_weights(replica.state()), "head/kernel:0": np.zeros((1, 1, 8, 12)), "head/bias:0": np.zeros(12)}
     replica.show(head)
     maps, _ = replica.evaluate(*batch)
     assert (maps == 128).all()  # a logit of 0 is 127.5, rounded to even

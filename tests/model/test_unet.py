@@ -30,7 +30,7 @@ def encoder_names(model: Any) -> list[str]:
 def test_maps_have_the_size_of_the_image(model: Any, shape: tuple[int, ...]) -> None:
     image = np.random.default_rng(0).random(shape, np.float32)
     maps = model(image, training=False).numpy()
-    assert maps.shape == (*shape[:3], 2)
+    assert maps.shape == (*shape[:3], 3)
     assert maps.dtype == np.float32
     assert np.isfinite(maps).all() and maps.std() > 0
 
@@ -56,8 +56,8 @@ def test_weights_that_do_not_fit_are_named(unet: Any, model: Any, weights: dict[
     missing = {name: array for name, array in weights.items() if name != "head/kernel:0"}
     reshaped = {**weights, "head/bias:0": np.zeros(5, np.float32)}
     for wrong, message in (
-        (missing, r"'head/kernel:0' should have shape \(3, 3, 8, 8\), found nothing"),
-        (reshaped, r"'head/bias:0' should have shape \(8,\), found \(5,\)"),
+        (missing, r"'head/kernel:0' should have shape \(1, 1, 8, 12\), found nothing"),
+        (reshaped, r"'head/bias:0' should have shape \(12,\), found \(5,\)"),
         ({**weights, "extra:0": np.zeros(1)}, r"'extra:0' should have shape none \(unknown\), found \(1,\)"),
         ({}, "found nothing"),
     ):
