@@ -25,6 +25,9 @@ Centres = NDArray[np.float32]
 
 # The value of an offset map that points nowhere.
 ZERO = 128
+# What a variant's settings are tried at when a network has been trained (``tried``).
+THRESHOLDS = (0.4, 0.45, 0.5, 0.55, 0.6)
+LEAST_AREAS_PX = (10, 20, 40, 80)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,7 @@ class ForegroundLabels:
 
     kind: ClassVar[str] = "foreground"
     map_names: ClassVar[tuple[str, ...]] = ("nucleus",)
+    tried: ClassVar[Mapping[str, tuple[Any, ...]]] = {"threshold": THRESHOLDS, "min_area_px": LEAST_AREAS_PX}
 
     threshold: float = 0.5
     min_area_px: int = 20
@@ -90,6 +94,11 @@ class CentreLabels:
 
     kind: ClassVar[str] = "centres"
     map_names: ClassVar[tuple[str, ...]] = ("nucleus", "centre_dy", "centre_dx")
+    tried: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+        "threshold": THRESHOLDS,
+        "least_votes": (0.05, 0.1, 0.2, 0.3),
+        "min_area_px": LEAST_AREAS_PX,
+    }
 
     threshold: float = 0.5
     least_votes: float = 0.1

@@ -129,6 +129,13 @@ def add_forms(folder: Path, files: Mapping[str, bytes]) -> Bundle:
     return read_bundle(folder)
 
 
+def set_labels(folder: Path, labels: LabelVariant) -> Bundle:
+    """Give a bundle other label settings."""
+    stored = json.loads((folder / MODEL_JSON).read_text(encoding="utf-8"))
+    _write_json(folder / MODEL_JSON, {**stored, "labels": labels.to_dict()})
+    return read_bundle(folder)
+
+
 def record_metrics(folder: Path, metrics: Mapping[str, Any], *, default_form: str) -> None:
     """Put the scores of a model, and the form that CPUs are to run, into its ``model.json``."""
     stored = json.loads((folder / MODEL_JSON).read_text(encoding="utf-8"))

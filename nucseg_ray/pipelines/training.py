@@ -17,7 +17,7 @@ from nucseg_ray.errors import MissingInputError, UsageError, WeightsError
 from nucseg_ray.imaging.labels import CentreLabels, ForegroundLabels, LabelVariant
 from nucseg_ray.imaging.normalise import FullRange, Normalisation, Percentile
 from nucseg_ray.model.architecture import Architecture
-from nucseg_ray.model.bundle import REFERENCE, record_metrics, write_bundle
+from nucseg_ray.model.bundle import REFERENCE, record_metrics, set_labels, write_bundle
 from nucseg_ray.pipelines.bundle_forms import calibration_crops, default_form, export_bundle, score_forms
 from nucseg_ray.pipelines.crops import Prepared, prepare
 from nucseg_ray.pipelines.evaluation import log_scores, write_scores
@@ -37,6 +37,7 @@ from nucseg_ray.pipelines.training_output import (
     record_training,
     write_history,
 )
+from nucseg_ray.pipelines.tuning import tune_labels
 from nucseg_ray.storage.fetch import fetch_bytes
 from nucseg_ray.storage.lease import Lease
 from nucseg_ray.storage.locations import Location
@@ -109,6 +110,7 @@ def _train(
         bundle = export_bundle(
             bundle, calibration=calibration_crops(prepared[0], diameter_px=settings.nucleus_diameter_px)
         )
+        bundle = set_labels(bundle.folder, tune_labels(bundle, prepared[0], crop_px=settings.crop_px))
         logger.info("scoring the best weights on %d whole validation images", len(validation))
         by_form = score_forms(bundle, split.validation, settings)
         write_scores(output / "validation", by_form[REFERENCE])
