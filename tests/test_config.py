@@ -123,7 +123,7 @@ def values_of(name: str, field: FieldInfo) -> st.SearchStrategy[Any]:
     if "int" in str(annotation):
         drawn = st.integers(lowest, highest)
     elif "float" in str(annotation):
-        upper = 1.0 if name == "validation_fraction" else None
+        upper = 1.0 if name in ("validation_fraction", "encoder_rate") else None
         drawn = st.floats(0, upper, exclude_min=True, exclude_max=upper is not None, allow_infinity=False)
     return drawn if type(None) not in get_args(annotation) else st.none() | drawn
 
