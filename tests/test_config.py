@@ -31,7 +31,7 @@ from nucseg_ray.settings_file import as_settings_file
 
 NEEDED: dict[type[Settings], dict[str, str]] = {
     TrainSettings: {"data": "d", "output": "o"},
-    PredictSettings: {"input": "i", "output": "o", "model": "m"},
+    PredictSettings: {"input": "i", "output": "o"},
     EvaluateSettings: {"output": "o"},
     SynthesizeSettings: {"output": "o"},
     PackSettings: {"data": "d", "output": "o"},
