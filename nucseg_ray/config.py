@@ -71,9 +71,11 @@ class TrainSettings(Settings):
     normalisation: Literal["percentile", "full-range"] = Field(
         "percentile", description="stretch the 1st and 99.8th percentile to [0, 1], or divide by 255 or 65535"
     )
-    encoder_weights: Annotated[str, "imagenet|none|PATH"] = Field(
+    encoder_weights: Annotated[str, "imagenet|none|pretrained|PATH"] = Field(
         "imagenet",
-        description="imagenet or the path of a Keras no-top HDF5 file: a frozen encoder; none: train it from scratch",
+        description="imagenet or the path of a Keras no-top HDF5 file: a frozen encoder; none: train it from scratch; "
+        "pretrained (the model that comes with the package) or a folder of a model bundle: go on from that model, or "
+        "where it has other maps, from its encoder",
     )
 
     epochs: int = Field(20, description="how many epochs at most, the encoder frozen", ge=1)
