@@ -1,6 +1,6 @@
 """Find cell nuclei in microscope images, on a laptop or on a Ray cluster.
 
-In a notebook: ``Segmenter.load("model").segment(image)`` gives the label image, without Ray.
+In a notebook: ``Segmenter.load().segment(image)`` gives the label image, without Ray.
 """
 
 from typing import TYPE_CHECKING, Any

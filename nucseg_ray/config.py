@@ -9,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 
 # The text beside the type is what stands for the value in ``--help``.
 Place = Annotated[str, "PATH"]
+_MODEL = "folder or URI of a model bundle; pretrained: the one that comes with the package"
 
 
 class Settings(BaseModel):
@@ -76,9 +77,11 @@ class TrainSettings(Settings):
     normalisation: Literal["percentile", "full-range"] = Field(
         "percentile", description="stretch the 1st and 99.8th percentile to [0, 1], or divide by 255 or 65535"
     )
-    encoder_weights: Annotated[str, "imagenet|none|PATH"] = Field(
+    encoder_weights: Annotated[str, "imagenet|none|pretrained|PATH"] = Field(
         "imagenet",
-        description="imagenet or the path of a Keras no-top HDF5 file: a frozen encoder; none: train it from scratch",
+        description="imagenet or the path of a Keras no-top HDF5 file: a frozen encoder; none: train it from scratch; "
+        "pretrained (the model that comes with the package) or a folder of a model bundle: go on from that model, or "
+        "where it has other maps, from its encoder",
     )
 
     epochs: int = Field(20, description="how many epochs at most, the encoder frozen", ge=1)
@@ -107,14 +110,14 @@ class PredictSettings(Settings):
         "preflight": "running on the machine or cluster",
     }
     examples: ClassVar[tuple[str, ...]] = (
-        "--model model --input plate --channel w1 --output segmented",
+        "--input plate --channel w1 --output segmented",
         "--model s3://bucket/model --input s3://bucket/plate --output s3://bucket/segmented",
         "--config run.yaml --input plate7 --output segmented7",
     )
 
     input: Place = Field(description="folder of images, or a plate as the microscope wrote it")
     output: Place = Field(description="folder for masks and tables; a rerun goes on where the last one stopped")
-    model: Place = Field(description="folder of a model bundle")
+    model: Place = Field("pretrained", description=_MODEL)
     channel: Annotated[str, "NAME"] | None = Field(None, description="channel to segment, as the file names have it")
     scheme: Annotated[str, "NAME"] | None = Field(
         None, description="how files are named, where looking is not enough to tell"
@@ -171,7 +174,7 @@ class EvaluateSettings(Settings):
     )
 
     output: Place = Field(description="folder for scores.json, the table of images and the picture")
-    model: Place | None = Field(None, description="folder of a model bundle, to score on --data")
+    model: Place | None = Field(None, description=f"{_MODEL}; to score on --data")
     data: Place | None = Field(None, description="folder of labelled images")
     index: Place | None = Field(None, description="CSV with a row an image: ImageId and any of group, kind, fold")
     fold: int | None = Field(None, description="score the images of this fold of the index only", ge=0)
@@ -205,6 +208,6 @@ class ExportSettings(Settings):
     groups: ClassVar[dict[str, str]] = {"model": "input and output"}
     examples: ClassVar[tuple[str, ...]] = ("--model model --output exported --to onnx",)
 
-    model: Place = Field(description="folder of a model bundle")
+    model: Place = Field(description=_MODEL)
     output: Place = Field(description="new folder to write to")
     to: Literal["savedmodel", "onnx", "both"] = Field("both", description="format")

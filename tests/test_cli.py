@@ -25,7 +25,7 @@ from nucseg_ray.flags import flag
 
 NEEDED: dict[type[Settings], list[str]] = {
     TrainSettings: ["--data", "d", "--output", "o"],
-    PredictSettings: ["--input", "i", "--output", "o", "--model", "m"],
+    PredictSettings: ["--input", "i", "--output", "o"],
     EvaluateSettings: ["--output", "o"],
     SynthesizeSettings: ["--output", "o"],
     PackSettings: ["--data", "d", "--output", "o"],

@@ -31,7 +31,7 @@ from nucseg_ray.settings_file import as_settings_file
 
 NEEDED: dict[type[Settings], dict[str, str]] = {
     TrainSettings: {"data": "d", "output": "o"},
-    PredictSettings: {"input": "i", "output": "o", "model": "m"},
+    PredictSettings: {"input": "i", "output": "o"},
     EvaluateSettings: {"output": "o"},
     SynthesizeSettings: {"output": "o"},
     PackSettings: {"data": "d", "output": "o"},
@@ -123,7 +123,7 @@ def values_of(name: str, field: FieldInfo) -> st.SearchStrategy[Any]:
     if "int" in str(annotation):
         drawn = st.integers(lowest, highest)
     elif "float" in str(annotation):
-        upper = 1.0 if name == "validation_fraction" else highest
+        upper = 1.0 if name in ("validation_fraction", "encoder_rate") else highest
         drawn = st.floats(
             lowest or 0, upper, exclude_min=not lowest, exclude_max=upper is not None, allow_infinity=False
         )

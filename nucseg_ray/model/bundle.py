@@ -76,14 +76,14 @@ class Bundle:
         return self.folder / FORMS[form][0]
 
     def weights(self) -> dict[str, NDArray[np.float32]]:
-        """Read the weights, by name.
+        """Read the weights, by name: float32, also where they are stored as float16.
 
         Raises
         ------
         ModelError
             The file is not a plain archive of arrays.
         """
-        return read_arrays(self.folder / WEIGHTS)
+        return {name: np.asarray(array, np.float32) for name, array in read_arrays(self.folder / WEIGHTS).items()}
 
 
 def write_bundle(
@@ -120,9 +120,7 @@ def write_bundle(
 def add_forms(folder: Path, files: Mapping[str, bytes]) -> Bundle:
     """Put forms of the network (file name to content, names as in ``FORMS``) into a bundle."""
     for name, content in files.items():
-        temporary = folder / f".{name}.tmp"
-        temporary.write_bytes(content)
-        os.replace(temporary, folder / name)
+        _write_bytes(folder / name, content)
     stored = json.loads((folder / MODEL_JSON).read_text(encoding="utf-8"))
     stored["files"] |= {name: _sha256(folder / name) for name in files}
     _write_json(folder / MODEL_JSON, stored)
@@ -133,6 +131,37 @@ def set_labels(folder: Path, labels: LabelVariant) -> Bundle:
     """Give a bundle other label settings."""
     stored = json.loads((folder / MODEL_JSON).read_text(encoding="utf-8"))
     _write_json(folder / MODEL_JSON, {**stored, "labels": labels.to_dict()})
+    return read_bundle(folder)
+
+
+def round_weights(bundle: Bundle) -> dict[str, NDArray[np.float16]]:
+    """Give the weights of a bundle as float16: half the size.
+
+    Raises
+    ------
+    ModelError
+        A weight is too large for it.
+    """
+    with np.errstate(over="ignore"):
+        rounded = {name: array.astype(np.float16) for name, array in bundle.weights().items()}
+    too_large = [name for name, array in rounded.items() if not np.isfinite(array).all()]
+    if too_large:
+        raise ModelError(f"{bundle.folder}: expected weights within float16's ±65504, found others in {too_large[0]!r}")
+    return rounded
+
+
+def write_rounded(folder: Path, bundle: Bundle, forms: Mapping[str, bytes]) -> Bundle:
+    """Write a copy of a bundle with the weights of :func:`round_weights`, and forms that were made of these.
+
+    Everything else stays what it was, its scores among it; other files in the folder stay there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    write_arrays(folder / WEIGHTS, round_weights(bundle))
+    for name, content in forms.items():
+        _write_bytes(folder / name, content)
+    stored = json.loads((bundle.folder / MODEL_JSON).read_text(encoding="utf-8"))
+    stored["files"] = {name: _sha256(folder / name) for name in (WEIGHTS, *forms)}
+    _write_json(folder / MODEL_JSON, stored)
     return read_bundle(folder)
 
 
@@ -247,8 +276,12 @@ def _sha256(path: Path) -> str:
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    _write_bytes(path, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def _write_bytes(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    temporary.write_bytes(content)
     os.replace(temporary, path)
 
 

@@ -25,6 +25,7 @@ from nucseg_ray.imaging.tiling import Tile, blend, plan_tiles
 from nucseg_ray.model.architecture import STRIDE
 from nucseg_ray.model.bundle import Bundle, read_bundle
 from nucseg_ray.model.predictor import Predictor, Runtime, choose_form, load_predictor
+from nucseg_ray.model.pretrained import PRETRAINED, pretrained_folder
 
 # So many pixels are handed to the network at a time: enough to keep all its requests busy, few enough to hold.
 PIXELS_TOGETHER = 4 << 20
@@ -66,14 +67,14 @@ class Segmenter:
     @classmethod
     def load(
         cls,
-        folder: str | Path,
+        folder: str | Path = PRETRAINED,
         *,
         runtime: Runtime = "auto",
         threads: int = 2,
         tiling: Tiling = Tiling(),
         form: str | None = None,
     ) -> Segmenter:
-        """Load a bundle from a local folder.
+        """Load a bundle from a local folder; without one, the model that comes with the package.
 
         With ``runtime`` ``auto`` the form of the network that is best on CPUs runs; ``tensorflow`` takes a GPU where it
         sees one. ``threads`` are the network's; by default as many as an actor of a run has, so that labels equal a
@@ -92,7 +93,7 @@ class Segmenter:
             raise UsageError(f"runtime: expected one of {', '.join(get_args(Runtime))}, found {runtime!r}")
         if threads < 1:
             raise UsageError(f"threads: expected at least 1, found {threads}")
-        bundle = read_bundle(Path(folder))
+        bundle = read_bundle(pretrained_folder() if folder == PRETRAINED else Path(folder))
         form = form or choose_form(bundle, runtime=runtime, use_gpu=False)
         return cls(bundle, load_predictor(bundle, form=form, threads=threads), tiling=tiling)
 

@@ -90,6 +90,29 @@ def initial_weights(architecture: Architecture, *, encoder: str | bytes, seed: i
     return get_weights(model)
 
 
+def weights_from_model(
+    architecture: Architecture, weights: Mapping[str, NDArray[np.generic]], *, of: Architecture, seed: int
+) -> Weights:
+    """Give what a training begins with that goes on from another model, whose weights and architecture are given.
+
+    All its weights where both networks are the same; else those of its encoder, with a seeded random decoder.
+
+    Raises
+    ------
+    WeightsError
+        They are not those of such a network.
+    """
+    tf_keras.utils.set_random_seed(seed)
+    model = build_unet(architecture)
+    if of == architecture:
+        set_weights(model, weights)
+    else:
+        encoder = model.get_layer("encoder")
+        names = {weight.name for weight in encoder.weights}
+        set_weights(encoder, {name: array for name, array in weights.items() if name in names})
+    return get_weights(model)
+
+
 def get_weights(model: tf_keras.Model) -> Weights:
     """Give every weight by its name, as float32 arrays."""
     return {

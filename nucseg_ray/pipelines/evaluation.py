@@ -121,7 +121,7 @@ def log_scores(summary: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def _score_flags_model(settings: EvaluateSettings) -> Scores:
-    bundle, files = fetch_bundle(Location(settings.model or ""))
+    bundle, files = fetch_bundle(settings.model or "")
     actors = ActorPool(
         form=choose_form(bundle, runtime=settings.runtime, use_gpu=settings.use_gpu),
         actors=settings.actors,

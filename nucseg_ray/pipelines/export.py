@@ -37,7 +37,7 @@ def run_export(settings: ExportSettings) -> str:
             f"--output {out}: expected a folder that is new or empty, found {held[0][0]} in it; name another --output, "
             "or move that one away"
         )
-    bundle = local_bundle(Location(settings.model))
+    bundle = local_bundle(settings.model)
     networks = NETWORKS[settings.to]
     with tempfile.TemporaryDirectory() as folder:
         with native_stderr_silenced():

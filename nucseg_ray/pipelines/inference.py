@@ -57,7 +57,7 @@ def run_predict(settings: PredictSettings) -> Account:
         The input, the model or the output cannot be used. What was committed stays.
     """
     root, out = Location(settings.input), Location(settings.output)
-    bundle, files = fetch_bundle(Location(settings.model))
+    bundle, files = fetch_bundle(settings.model)
     actors = ActorPool(
         form=choose_form(bundle, runtime=settings.runtime, use_gpu=settings.use_gpu),
         actors=settings.actors,

@@ -14,6 +14,7 @@ import ray
 
 from nucseg_ray.errors import InputError, MissingInputError, ModelError
 from nucseg_ray.model.bundle import FORMS, MODEL_JSON, WEIGHTS, Bundle, read_bundle
+from nucseg_ray.model.pretrained import PRETRAINED, pretrained_folder
 from nucseg_ray.storage.fetch import fetch_bytes, fetch_many
 from nucseg_ray.storage.locations import Location
 
@@ -47,8 +48,8 @@ class ModelFiles:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def fetch_bundle(location: Location) -> tuple[Bundle, ModelFiles]:
-    """Read a bundle from a local folder or any URI, and put its files where every actor has them. Ray must be running.
+def fetch_bundle(named: str) -> tuple[Bundle, ModelFiles]:
+    """Read a bundle as :func:`local_bundle`, and put its files where every actor has them. Ray must be running.
 
     ``bundle.folder`` is a local folder, also where the bundle came from elsewhere; it lasts as long as this process.
 
@@ -57,19 +58,28 @@ def fetch_bundle(location: Location) -> tuple[Bundle, ModelFiles]:
     MissingInputError, ModelError, InputError
         There is no bundle there, it is not in order, or it cannot be fetched; the message names the URI.
     """
-    bundle = local_bundle(location)
+    bundle = local_bundle(named)
     return bundle, ship(bundle)
 
 
-def local_bundle(location: Location) -> Bundle:
-    """Read a bundle from a local folder or any URI, as :func:`fetch_bundle`; Ray is not needed.
+def local_bundle(named: str) -> Bundle:
+    """Read a bundle from a local folder or any URI; ``pretrained`` is the one that comes with the package.
 
     Raises
     ------
     MissingInputError, ModelError, InputError
         There is no bundle there, it is not in order, or it cannot be fetched; the message names the URI.
     """
+    if named == PRETRAINED:
+        return read_bundle(pretrained_folder())
+    location = Location(named)
     return read_bundle(Path(location.path)) if location.is_local else _downloaded(location)
+
+
+def holds_bundle(location: Location) -> bool:
+    """Tell whether there is a bundle, in order or not; a file holds none."""
+    model_json = location / MODEL_JSON
+    return bool(model_json.fs.exists(model_json.path))
 
 
 def ship(bundle: Bundle) -> ModelFiles:

@@ -10,10 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import ray
-
 from nucseg_ray.config import TrainSettings
-from nucseg_ray.errors import MissingInputError, UsageError, WeightsError
+from nucseg_ray.errors import UsageError
 from nucseg_ray.imaging.labels import CentreLabels, ForegroundLabels, LabelVariant
 from nucseg_ray.imaging.normalise import FullRange, Normalisation, Percentile
 from nucseg_ray.model.architecture import Architecture
@@ -22,6 +20,7 @@ from nucseg_ray.pipelines.bundle_forms import calibration_crops, default_form, e
 from nucseg_ray.pipelines.crops import Prepared, prepare
 from nucseg_ray.pipelines.evaluation import log_scores, write_scores
 from nucseg_ray.pipelines.fitting import Network, fit
+from nucseg_ray.pipelines.initial_weights import initial_weights
 from nucseg_ray.pipelines.mlflow_log import NoLog, open_log
 from nucseg_ray.pipelines.progress import duration
 from nucseg_ray.pipelines.resources import check_room
@@ -38,7 +37,6 @@ from nucseg_ray.pipelines.training_output import (
     write_history,
 )
 from nucseg_ray.pipelines.tuning import tune_labels
-from nucseg_ray.storage.fetch import fetch_bytes
 from nucseg_ray.storage.lease import Lease
 from nucseg_ray.storage.locations import Location
 from nucseg_ray.storage.training_sets import Sample
@@ -86,7 +84,7 @@ def _train(
     if earlier is not None:
         check_same_images(output, earlier, **sides)
     # A download that fails should fail before the images are read.
-    weights = _initial_weights(architecture, settings)
+    weights = initial_weights(architecture, named=settings.encoder_weights, seed=settings.seed)
     prepared = [prepare(read_samples(side), normalisation=normalisation) for side in (split.train, split.validation)]
     _report_prepared(prepared)
     log.begin(settings, earlier=earlier.mlflow_run if earlier else None)
@@ -140,38 +138,12 @@ def _check_resources(settings: TrainSettings) -> None:
     check_room(process="worker", count=settings.workers, cpus_each=settings.cpus_per_worker, use_gpu=settings.use_gpu)
 
 
-def _initial_weights(architecture: Architecture, settings: TrainSettings) -> Any:
-    """Give a reference to the weights that all workers begin with: built once, so that they are the same."""
-    source: str | bytes = settings.encoder_weights
-    if source not in ("imagenet", "none"):
-        try:
-            source = fetch_bytes(Location(settings.encoder_weights))
-        except MissingInputError as missing:
-            raise MissingInputError(
-                f"--encoder-weights {settings.encoder_weights}: no such file; expected imagenet, none, or a path or URI"
-            ) from missing
-    weights, error = ray.get(_build_weights.remote(architecture, source, settings.seed))
-    if error is not None:
-        raise WeightsError(error)
-    return ray.put(weights)
-
-
 def _check_validation(settings: TrainSettings, validation: Sequence[Sample]) -> None:
     if len(validation) < settings.workers:
         raise UsageError(
             f"--workers {settings.workers}: expected a validation image for each, found {len(validation)}; add images, "
             "or lower --workers"
         )
-
-
-@ray.remote(num_cpus=1)
-def _build_weights(architecture: Architecture, source: str | bytes, seed: int) -> tuple[Any, str | None]:
-    from nucseg_ray.model.unet import initial_weights
-
-    try:
-        return initial_weights(architecture, encoder=source, seed=seed), None
-    except WeightsError as error:  # as a value: Ray would wrap the exception and lose its type
-        return None, str(error)
 
 
 def _report_prepared(prepared: Sequence[Prepared]) -> None:

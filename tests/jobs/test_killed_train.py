@@ -113,7 +113,7 @@ def test_a_killed_training_goes_on_as_if_nothing_had_happened(
     assert len(_files(out, r"tensorboard/.*tfevents.*")) == EPOCHS
 
     assert _history(out) == _history(undisturbed)
-    weights, expected = fetch_bundle(out)[0].weights(), fetch_bundle(undisturbed)[0].weights()
+    weights, expected = fetch_bundle(out.uri)[0].weights(), fetch_bundle(undisturbed.uri)[0].weights()
     assert set(weights) == set(expected)
     for name, array in expected.items():
         np.testing.assert_array_equal(array, weights[name], err_msg=name)

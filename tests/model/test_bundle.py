@@ -25,8 +25,10 @@ from nucseg_ray.model.bundle import (
     read_arrays,
     read_bundle,
     record_metrics,
+    round_weights,
     write_arrays,
     write_bundle,
+    write_rounded,
 )
 
 ARCHITECTURE = Architecture(
@@ -117,6 +119,41 @@ def test_forms_are_added_and_guarded(tmp_path: Path) -> None:
     (tmp_path / "network_float32.bin").unlink()
     with pytest.raises(MissingInputError, match=r"network_float32\.bin: missing"):
         read_bundle(tmp_path)
+
+
+def test_a_rounded_copy_keeps_all_but_the_weights(tmp_path: Path) -> None:
+    write(tmp_path / "trained")
+    forms = {name: name.encode() for names in FORMS.values() for name in names}
+    add_forms(tmp_path / "trained", forms)
+    record_metrics(tmp_path / "trained", {"ap50": 0.9}, default_form="int8")
+    trained = read_bundle(tmp_path / "trained")
+    (tmp_path / "small").mkdir()
+    (tmp_path / "small/MODEL_CARD.md").write_text("card")
+    small = write_rounded(tmp_path / "small", trained, {name: b"again " + data for name, data in forms.items()})
+    assert small == replace(trained, folder=tmp_path / "small", fingerprint=small.fingerprint)
+    assert small.fingerprint != trained.fingerprint
+    assert small.network("int8").read_bytes() == b"again network_int8.xml"
+    assert sorted(path.name for path in small.folder.iterdir()) == sorted([*small.file_names, "MODEL_CARD.md"])
+    stored = read_arrays(small.folder / "weights.npz")
+    assert list(stored) == list(ARRAYS)
+    for name, array in small.weights().items():
+        assert (stored[name].dtype, array.dtype) == (np.float16, np.float32)
+        np.testing.assert_array_equal(array, ARRAYS[name].astype(np.float16).astype(np.float32))
+
+
+def test_a_weight_that_float16_cannot_hold_is_named(tmp_path: Path) -> None:
+    arrays = {**ARRAYS, "up1_norm/moving_variance:0": np.float32([1, 7e4])}
+    trained = write_bundle(
+        tmp_path,
+        arrays,
+        architecture=ARCHITECTURE,
+        normalisation=Percentile(),
+        diameter_px=24.0,
+        labels=CentreLabels(),
+        training={},
+    )
+    with pytest.raises(ModelError, match=r"within float16's ±65504, found others in 'up1_norm/moving_variance:0'"):
+        round_weights(trained)
 
 
 @pytest.mark.parametrize("path", ["nothing", "file"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import urllib.error
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,26 @@ def test_a_seed_gives_the_same_start(unet: Any, architecture: Architecture, weig
     assert all((again[name] == array).all() for name, array in weights.items())
     other = unet.initial_weights(architecture, encoder="none", seed=6)
     assert (other["head/kernel:0"] != weights["head/kernel:0"]).any()
+
+
+def test_a_model_hands_on_what_fits(unet: Any, architecture: Architecture, weights: dict[str, np.ndarray]) -> None:
+    rounded = {name: array.astype(np.float16) for name, array in weights.items()}
+    whole = unet.weights_from_model(architecture, rounded, of=architecture, seed=6)
+    assert whole.keys() == weights.keys()
+    assert all(array.dtype == np.float32 and (array == rounded[name]).all() for name, array in whole.items())
+
+    wider = replace(architecture, decoder_filters=(8, 8, 8, 16))
+    part = unet.weights_from_model(wider, rounded, of=architecture, seed=6)
+    anew = unet.initial_weights(wider, encoder="none", seed=6)
+    encoder = set(encoder_names(unet.build_unet(wider)))
+    assert part.keys() == anew.keys() > encoder
+    assert all((array == (rounded if name in encoder else anew)[name]).all() for name, array in part.items())
+    assert (part["Conv1/kernel:0"] != anew["Conv1/kernel:0"]).any()
+
+    without = {name: array for name, array in rounded.items() if name != "Conv1/kernel:0"}
+    for of in (architecture, wider):
+        with pytest.raises(WeightsError, match=r"'Conv1/kernel:0' should have shape \(3, 3, 3, 32\), found nothing"):
+            unet.weights_from_model(architecture, without, of=of, seed=6)
 
 
 def test_a_file_that_is_no_encoder_is_refused(unet: Any, model: Any) -> None:

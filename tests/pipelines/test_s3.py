@@ -122,7 +122,7 @@ def test_evaluate_from_and_to_s3_gives_what_it_gives_locally(
 def test_a_model_that_is_not_there_is_named_by_its_uri(place: str, bucket: str) -> None:
     model = Location(bucket + ("" if place == "a bucket" else "-other")) / "model"
     with pytest.raises(MissingInputError) as raised:
-        fetch_bundle(model)
+        fetch_bundle(model.uri)
     assert str(raised.value) == f"{model}: no model bundle there (expected a folder with model.json in it)"
 
 
@@ -165,7 +165,7 @@ def test_a_model_that_is_not_in_order_is_named_by_its_uri(
     else:
         write_bytes(model / name, spoil(fetch_bytes(model / name)))
     with pytest.raises(error) as raised:
-        fetch_bundle(model)
+        fetch_bundle(model.uri)
     assert str(raised.value).startswith(f"{model}{told}")
 
 
@@ -185,7 +185,7 @@ def test_a_fetched_model_is_whole(tiny_model: Path, bucket: str, ray_session: No
     model = Location(bucket) / "model"
     _upload_bundle(tiny_model, model)
     write_bytes(model / "checkpoints/run-1/state.npz", b"no part of the bundle")
-    bundle, files = fetch_bundle(model)
+    bundle, files = fetch_bundle(model.uri)
     original = read_bundle(tiny_model)
     for folder in (bundle.folder, files.folder()):
         assert _content(folder) == {name: (tiny_model / name).read_bytes() for name in original.file_names}
@@ -217,7 +217,7 @@ MEASURED = ("seconds", "waiting_seconds", "validation_seconds", "ended_at")
 
 
 def _bundle(model: Location) -> Bundle:
-    return fetch_bundle(model)[0]
+    return fetch_bundle(model.uri)[0]
 
 
 def _history(model: Location) -> dict[str, list[float]]:

@@ -137,7 +137,11 @@ def test_a_model_is_not_written_over(tiny_model: Path, tiny_set: Path, call: Cal
         (("--crops-per-epoch", "8"), "--crops-per-epoch 8: less than one batch of --batch-size 16"),
         (("--use-gpu",), "the cluster has 0 GPUs"),
         (("--index", "nowhere.csv"), "nowhere.csv: expected a file, found none"),
-        (("--encoder-weights", "nowhere.h5"), "nowhere.h5: no such file; expected imagenet, none, or a path"),
+        (
+            ("--encoder-weights", "nowhere.h5"),
+            "--encoder-weights nowhere.h5: no such file or model; expected imagenet, none, pretrained, or a path",
+        ),
+        (("--encoder-weights", "."), "--encoder-weights .: no such file or model; expected imagenet, none, pretrained"),
         (("--crop-px", "100"), "--crop-px: expected a multiple of 32, found '100'"),
     ],
 )

@@ -1,0 +1,89 @@
+"""What a training begins with: random weights, an encoder that learned elsewhere, or a whole model."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import ray
+
+from nucseg_ray.errors import InputError, ModelError, WeightsError
+from nucseg_ray.model.architecture import Architecture
+from nucseg_ray.model.bundle import Bundle
+from nucseg_ray.model.pretrained import PRETRAINED
+from nucseg_ray.pipelines.models import holds_bundle, local_bundle
+from nucseg_ray.storage.fetch import fetch_bytes
+from nucseg_ray.storage.locations import Location
+
+# What unet.initial_weights knows by name.
+_KNOWN = ("imagenet", "none")
+logger = logging.getLogger(__name__)
+
+
+def initial_weights(architecture: Architecture, *, named: str, seed: int) -> Any:
+    """Give a reference to the weights that all workers begin with: built once, so that they are the same.
+
+    ``named`` is the value of ``--encoder-weights``. Ray must be running.
+
+    Raises
+    ------
+    InputError, ModelError
+        There is nothing of that name, or it is not in order.
+    WeightsError
+        The weights cannot be downloaded, or do not fit the network.
+    """
+    source = named if named in _KNOWN else _read(named)
+    if isinstance(source, Bundle):
+        _tell_what_is_kept(source, architecture)
+        task = _go_on_from.remote(architecture, source.weights(), source.architecture, seed)
+    else:
+        task = _build.remote(architecture, source, seed)
+    weights, error = ray.get(task)
+    if error is not None:
+        raise WeightsError(f"--encoder-weights {named}: {error}")
+    return ray.put(weights)
+
+
+def _read(named: str) -> Bundle | bytes:
+    """Read a bundle, or the bytes of a file."""
+    is_model = named == PRETRAINED or holds_bundle(Location(named))
+    try:
+        return local_bundle(named) if is_model else fetch_bytes(Location(named))
+    except (InputError, ModelError) as error:
+        told = str(error)
+        if not is_model and isinstance(error.__cause__, FileNotFoundError | IsADirectoryError):
+            told = (
+                f"no such file or model; expected imagenet, none, {PRETRAINED}, or a path or URI of a Keras no-top "
+                "HDF5 file or of a folder with a model bundle"
+            )
+        raise type(error)(f"--encoder-weights {named}: {told}") from error
+
+
+def _tell_what_is_kept(donor: Bundle, architecture: Architecture) -> None:
+    if donor.architecture == architecture:
+        logger.info("going on from model %s: encoder, decoder and maps", donor.fingerprint)
+        return
+    theirs, ours = donor.architecture.map_names, architecture.map_names
+    why = "its decoder has other widths" if theirs == ours else f"its maps are {theirs}, this network's {ours}"
+    logger.info("going on from the encoder of model %s; the decoder begins anew: %s", donor.fingerprint, why)
+
+
+# The two tasks give an error as a value: Ray would wrap the exception and lose its type.
+@ray.remote(num_cpus=1)
+def _build(architecture: Architecture, source: str | bytes, seed: int) -> tuple[Any, str | None]:
+    from nucseg_ray.model import unet
+
+    try:
+        return unet.initial_weights(architecture, encoder=source, seed=seed), None
+    except WeightsError as error:
+        return None, str(error)
+
+
+@ray.remote(num_cpus=1)
+def _go_on_from(architecture: Architecture, weights: Any, of: Architecture, seed: int) -> tuple[Any, str | None]:
+    from nucseg_ray.model import unet
+
+    try:
+        return unet.weights_from_model(architecture, weights, of=of, seed=seed), None
+    except WeightsError as error:
+        return None, str(error)

@@ -1,0 +1,77 @@
+"""The model that comes with the package, and the word that names it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nucseg_ray.config import PredictSettings
+from nucseg_ray.errors import MissingInputError
+from nucseg_ray.imaging.normalise import FullRange
+from nucseg_ray.model import pretrained
+from nucseg_ray.model.bundle import FORMS, Bundle, read_arrays, read_bundle, write_bundle
+from nucseg_ray.model.pretrained import PRETRAINED, pretrained_folder
+from nucseg_ray.model.segmenter import Segmenter
+
+MOST_BYTES, MOST_PARAMETERS = 16_000_000, 5_000_000
+
+
+def test_the_word_names_the_model_of_the_package_and_a_path_the_folder(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pretrained, "FOLDER", bundle.folder)
+    monkeypatch.chdir(tmp_path)
+    own = write_bundle(
+        tmp_path / PRETRAINED,
+        bundle.weights(),
+        architecture=bundle.architecture,
+        normalisation=FullRange(),
+        labels=bundle.labels,
+        training={},
+    )
+    assert own.fingerprint != bundle.fingerprint
+    named = (Segmenter.load(), Segmenter.load("pretrained"))
+    assert [segmenter.bundle for segmenter in named] == [bundle, bundle]
+    for folder in ("./pretrained", Path("pretrained")):
+        assert Segmenter.load(folder).bundle.fingerprint == own.fingerprint
+
+
+def test_predicting_without_a_model_takes_the_one_of_the_package() -> None:
+    assert PredictSettings(input="i", output="o").model == PRETRAINED
+
+
+def test_a_package_without_a_model_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pretrained, "FOLDER", tmp_path / PRETRAINED)
+    with pytest.raises(MissingInputError, match=r"no pretrained/model\.json in this copy.*name the folder of a model"):
+        Segmenter.load()
+
+
+def test_a_model_that_is_incomplete_is_not_taken_for_none(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pretrained, "FOLDER", tmp_path)
+    shutil.copy(bundle.folder / "model.json", tmp_path)
+    with pytest.raises(MissingInputError, match=r"weights\.npz: missing from the bundle"):
+        Segmenter.load()
+
+
+@pytest.fixture
+def shipped() -> Bundle:
+    """The real one."""
+    try:
+        return read_bundle(pretrained_folder())
+    except MissingInputError as missing:
+        if (pretrained.FOLDER / "model.json").exists():
+            raise
+        pytest.skip(str(missing))
+
+
+def test_the_shipped_model_is_small_and_whole(shipped: Bundle) -> None:
+    assert sum(path.stat().st_size for path in shipped.folder.rglob("*")) <= MOST_BYTES
+    assert sum(array.size for array in shipped.weights().values()) <= MOST_PARAMETERS
+    assert shipped.forms == tuple(FORMS) and shipped.default_form in FORMS
+    assert {array.dtype for array in read_arrays(shipped.folder / "weights.npz").values()} == {np.dtype(np.float16)}
+    assert (shipped.folder / "MODEL_CARD.md").is_file()
