@@ -29,6 +29,7 @@ def test_the_word_names_the_model_of_the_package_and_a_path_the_folder(
         bundle.weights(),
         architecture=bundle.architecture,
         normalisation=FullRange(),
+        diameter_px=bundle.diameter_px,
         labels=bundle.labels,
         training={},
     )
