@@ -166,7 +166,8 @@ def plate(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def segment(tiny_model: Path) -> Callable[..., Any]:
     """Decode and segment one file with ``tiny_model`` in this process: what a plain loop over files does."""
     from nucseg_ray.imaging.codecs import decode_image
-    from nucseg_ray.model.segmenter import Segmenter, Tiling
+    from nucseg_ray.model.segmenter import Segmenter
+    from nucseg_ray.model.tiled_network import Tiling
 
     def segment_file(path: Path, **tiling: int) -> Any:
         if tuple(tiling.items()) not in loaded:
