@@ -50,14 +50,12 @@ def believed_diameter(labels: Labels, *, model_diameter_px: float) -> float | No
     or two outweigh all others, though these are many, either reading may be the right one (a blob out of focus among
     nuclei, or a large nucleus among debris); it is the one nearer to what the network knows.
     """
-    diameters = nuclei_of(labels)[1:, 2]
+    diameters = np.sort(nuclei_of(labels)[1:, 2])
     diameters = diameters[(diameters > 0) & (diameters <= WIDEST * min(labels.shape))]
-    enough = diameters.size >= LEAST_NUCLEI or np.square(diameters).sum() >= LEAST_AREA * model_diameter_px**2
-    typical = typical_diameter(diameters) if enough else None
-    if typical is None:
+    area = np.square(diameters)
+    if diameters.size < LEAST_NUCLEI and area.sum() < LEAST_AREA * model_diameter_px**2:
         return None
-    others = diameters[diameters < typical]
-    if diameters.size - others.size > FEW or others.size < MANY:
-        return typical
-    readings = (typical, typical_diameter(others) or typical)
-    return min(readings, key=lambda diameter: abs(float(np.log2(diameter / model_diameter_px))))
+    readings = [typical_diameter(diameters)]
+    if diameters.size >= FEW + MANY and area[-FEW:].sum() > area[:-FEW].sum():
+        readings.append(typical_diameter(diameters[:-FEW]))
+    return min(filter(None, readings), key=lambda reading: abs(float(np.log2(reading / model_diameter_px))))

@@ -40,7 +40,9 @@ class Brightness:
 
 @pytest.fixture(scope="module")
 def segmenter(unet: Any, bundle: Bundle) -> Segmenter:
-    return Segmenter.load(bundle.folder, tiling=Tiling(tile_px=128, overlap_px=32))
+    """Give one that need not look for the scale: with TensorFlow each new shape of tile takes a second."""
+    tiling = Tiling(tile_px=128, overlap_px=32)
+    return Segmenter.load(bundle.folder, tiling=tiling, nucleus_diameter_px=bundle.diameter_px)
 
 
 def site(*shape: int, seed: int = 0) -> np.ndarray:
@@ -72,7 +74,8 @@ def test_the_same_image_gives_the_same_bits(segmenter: Segmenter, bundle: Bundle
     (found,) = segmenter.maps_of([image])
     np.testing.assert_array_equal(found.maps, maps)
     np.testing.assert_array_equal(bundle.labels.label(maps, scale=found.scale), segmenter.segment(image))
-    again = Segmenter.load(bundle.folder, tiling=Tiling(tile_px=128, overlap_px=32))
+    tiling = Tiling(tile_px=128, overlap_px=32)
+    again = Segmenter.load(bundle.folder, tiling=tiling, nucleus_diameter_px=bundle.diameter_px)
     np.testing.assert_array_equal(again.maps(image), maps)
 
 
@@ -232,7 +235,8 @@ def test_odd_arrays_are_refused_and_views_are_not(brightness: Segmenter) -> None
 
 @pytest.mark.parametrize("form", [REFERENCE, FLOAT32])
 def test_threads_do_not_disturb_each_other(exported: Bundle, form: str) -> None:
-    segmenter = Segmenter.load(exported.folder, form=form, tiling=Tiling(tile_px=64, overlap_px=16))
+    tiling = Tiling(tile_px=64, overlap_px=16)
+    segmenter = Segmenter.load(exported.folder, form=form, tiling=tiling, nucleus_diameter_px=15.0)
     images = [site(100 + 20 * (number % 4), 120, seed=number) for number in range(16)]
     alone = [segmenter.maps(image) for image in images]
     assert len({maps.tobytes() for maps in alone}) == 16
@@ -247,7 +251,7 @@ def test_the_runtime_can_be_chosen(exported: Bundle, tmp_path: Path) -> None:
     record_metrics(tmp_path / "model", {}, default_form=REFERENCE)
     image = site(110, 120)
     by_runtime = {
-        name: Segmenter.load(str(tmp_path / "model"), runtime=name).maps(image)
+        name: Segmenter.load(str(tmp_path / "model"), runtime=name, nucleus_diameter_px=30).maps(image)
         for name in ("auto", "tensorflow", "openvino")
     }
     np.testing.assert_array_equal(by_runtime["auto"], by_runtime["tensorflow"])
@@ -256,6 +260,9 @@ def test_the_runtime_can_be_chosen(exported: Bundle, tmp_path: Path) -> None:
         Segmenter.load(tmp_path / "model", runtime="onnx")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="threads: expected at least 1, found 0"):
         Segmenter.load(tmp_path / "model", threads=0)
+    for diameter in (0, -3.0, float("nan"), float("inf")):
+        with pytest.raises(UsageError, match="nucleus_diameter_px: expected pixels above 0, or None, found"):
+            Segmenter.load(tmp_path / "model", nucleus_diameter_px=diameter)
 
 
 def test_a_uri_is_refused_with_a_remedy_that_works(
