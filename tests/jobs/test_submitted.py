@@ -185,7 +185,7 @@ def _assert_masks_equal_a_plain_loop(out: Path, plate: Path, segment: Callable[.
     masks = _masks(out)
     assert set(masks) == set(images)
     for well, image in images.items():
-        np.testing.assert_array_equal(masks[well], segment(image))
+        np.testing.assert_array_equal(masks[well], segment(image, out=out))
 
 
 def test_the_upload_is_the_source_and_what_is_built_in(copy: Path, uploaded: set[str], tmp_path: Path) -> None:
