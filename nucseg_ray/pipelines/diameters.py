@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import ray
 
 from nucseg_ray.errors import NucsegError
@@ -55,7 +54,7 @@ class Survey:
 
 
 def plate_diameters(
-    manifest: pa.Table, *, plates: list[str], root: Location, out: Location, files: ModelFiles, pool: ActorPool
+    manifest: pa.Table, *, plates: Sequence[str], root: Location, out: Location, files: ModelFiles, pool: ActorPool
 ) -> dict[str, float | None]:
     """Give the diameter of each of some plates, None for image by image; finds those that the output has no record of.
 
@@ -73,12 +72,26 @@ def plate_diameters(
     unknown = [plate for plate in plates if plate not in known]
     if unknown:
         began = time.monotonic()
-        tables = {plate: manifest.filter(pc.equal(manifest.column("plate"), plate)) for plate in unknown}
-        found = {survey.plate: survey for survey in _surveyed(tables, root=root, files=files, pool=pool)}
+        sites = _looked_at(manifest, unknown)
+        found = {survey.plate: survey for survey in _surveyed(sites, root=root, files=files, pool=pool)}
         known |= {plate: found[plate].diameter_px for plate in unknown}
         record_diameters(out, known)
         _tell([found[plate] for plate in unknown], seconds=time.monotonic() - began, record=out / DIAMETERS_JSON)
     return {plate: known[plate] for plate in plates}
+
+
+def _looked_at(manifest: pa.Table, plates: Sequence[str]) -> dict[str, pa.Table]:
+    """Give the rows of each plate that are looked at, in order, in one pass over a manifest of any length."""
+    encoded = manifest.column("plate").combine_chunks().dictionary_encode()
+    number_of = {plate: number for number, plate in enumerate(encoded.dictionary.to_pylist())}
+    numbers = encoded.indices.to_numpy()
+    rows = np.argsort(numbers, kind="stable")
+    starts = np.searchsorted(numbers[rows], np.arange(len(number_of) + 1))
+    tables = {}
+    for plate in plates:
+        own = rows[starts[number_of[plate]] : starts[number_of[plate] + 1]]
+        tables[plate] = manifest.take(own[scattered(own.size)])
+    return tables
 
 
 def scattered(rows: int) -> list[int]:
@@ -134,7 +147,7 @@ def _surveyed(
             while free and (following := next(waiting, None)) is not None:
                 plate, table = following
                 actor = free.pop()
-                busy[actor.survey.remote(plate, table.take(scattered(table.num_rows)))] = actor
+                busy[actor.survey.remote(plate, table)] = actor
             if not busy:
                 return
             (ready,), _ = ray.wait(list(busy), num_returns=1)

@@ -11,6 +11,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from nucseg_ray.config import PredictSettings
@@ -20,7 +21,7 @@ from nucseg_ray.imaging.metrics import match, pool
 from nucseg_ray.model.bundle import read_bundle
 from nucseg_ray.model.predictor import choose_form
 from nucseg_ray.model.segmenter import Segmenter
-from nucseg_ray.pipelines.diameters import Survey, Surveyor, scattered
+from nucseg_ray.pipelines.diameters import Survey, Surveyor, _looked_at, scattered
 from nucseg_ray.pipelines.inference import run_predict
 from nucseg_ray.pipelines.models import ship
 from nucseg_ray.pipelines.network import ActorPool
@@ -101,6 +102,18 @@ def test_sites_come_from_all_over_the_plate(rows: int) -> None:
     assert set(found) <= set(range(rows))
     if rows == 96:  # eight rows of twelve: the first six are in six rows and in six columns
         assert len({row // 12 for row in found[:6]}) >= 5 and len({row % 12 for row in found[:6]}) >= 5
+
+
+def test_the_sites_of_a_plate_are_its_own() -> None:
+    """Also where a rerun has added sites to a plate, behind those of others."""
+    plates = ["B"] * 7 + ["A"] * 40 + ["B"] * 3 + ["C"]
+    manifest = pa.concat_tables(
+        [pa.table({"plate": plates[:45], "site": range(45)}), pa.table({"plate": plates[45:], "site": range(45, 51)})]
+    )
+    found = _looked_at(manifest, ["C", "B"])
+    assert {plate: set(table.column("plate").to_pylist()) for plate, table in found.items()} == {"C": {"C"}, "B": {"B"}}
+    sites = [*range(7), 47, 48, 49]
+    assert found["B"].column("site").to_pylist() == [sites[row] for row in scattered(10)]
 
 
 def test_a_survey_is_what_a_segmenter_finds(plate: Path, tiny_model: Path, ray_session: None) -> None:
