@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 # The text beside the type is what stands for the value in ``--help``.
 Place = Annotated[str, "PATH"]
@@ -30,6 +31,25 @@ def _as_number(value: Any) -> Any:
 
 
 NumberText = BeforeValidator(_as_number)
+
+
+def _check_diameter(value: str) -> str:
+    try:
+        is_one = value == AUTO or 0 < float(value) < math.inf
+    except ValueError:
+        is_one = False
+    if not is_one:
+        raise ValueError("expected auto, or a number of pixels above 0 such as 24")
+    return value if value == AUTO else f"{float(value):g}"
+
+
+AUTO = "auto"
+DiameterText = Annotated[str, AfterValidator(_check_diameter), "auto|NUMBER"]
+
+
+def as_diameter(text: str) -> float | None:
+    """Give the diameter, in pixels, that a setting of ``DiameterText`` names; None where it is to be found."""
+    return None if text == AUTO else float(text)
 
 
 class TrainSettings(Settings):
@@ -126,6 +146,9 @@ class PredictSettings(Settings):
         "max", description="max: project the planes of a z-stack; or the number of one plane"
     )
     masks: Literal["png", "parquet", "both", "none"] = Field("png", description="how label masks are written")
+    nucleus_diameter_px: DiameterText = Field(
+        AUTO, description="diameter of the nuclei; auto: found on some sites of each plate, or for each image"
+    )
 
     max_failed: Annotated[str, "N|P%"] = Field("0", description="exit with 3 when more sites failed than N, or than P%")
     retry_failed: bool = Field(False, description="try the failed sites of earlier runs again")
@@ -178,6 +201,7 @@ class EvaluateSettings(Settings):
     data: Place | None = Field(None, description="folder of labelled images")
     index: Place | None = Field(None, description="CSV with a row an image: ImageId and any of group, kind, fold")
     fold: int | None = Field(None, description="score the images of this fold of the index only", ge=0)
+    nucleus_diameter_px: DiameterText = Field(AUTO, description="diameter of the nuclei; auto: found for each image")
     masks: Place | None = Field(None, description="folder of label masks, such as OUT/masks, to score against --truth")
     truth: Place | None = Field(None, description="folder of true label images, named as those in --masks")
 

@@ -6,6 +6,7 @@ Importing this file loads neither Ray nor TensorFlow: the quick rooms' tests mus
 from __future__ import annotations
 
 import io
+import json
 import os
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -164,15 +165,22 @@ def plate(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def segment(tiny_model: Path) -> Callable[..., Any]:
-    """Decode and segment one file with ``tiny_model`` in this process: what a plain loop over files does."""
-    from nucseg_ray.imaging.codecs import decode_image
-    from nucseg_ray.model.segmenter import Segmenter, Tiling
+    """Decode and segment one file with ``tiny_model`` in this process: what a plain loop over files does.
 
-    def segment_file(path: Path, **tiling: int) -> Any:
+    With ``out``, at the scale that a run into this output decided on for the plate, which is the file's folder.
+    """
+    from nucseg_ray.imaging.codecs import decode_image
+    from nucseg_ray.model.segmenter import Segmenter
+    from nucseg_ray.model.tiled_network import Tiling
+
+    def segment_file(path: Path, *, out: Path | None = None, **tiling: int) -> Any:
+        diameter = None if out is None else json.loads((out / "diameters.json").read_text())[path.parent.name]
         if tuple(tiling.items()) not in loaded:
             # As many threads as a run's actor has: sums are then added up in the same order.
             loaded[tuple(tiling.items())] = Segmenter.load(tiny_model, threads=2, tiling=Tiling(**tiling))
-        return loaded[tuple(tiling.items())].segment(decode_image(path.read_bytes(), name=path.name))
+        segmenter = loaded[tuple(tiling.items())]
+        (found,) = segmenter.maps_of([decode_image(path.read_bytes(), name=path.name)], diameters_px=[diameter])
+        return segmenter.bundle.labels.label(found.maps, scale=found.scale)
 
     loaded: dict[tuple[tuple[str, int], ...], Segmenter] = {}
     return segment_file

@@ -23,6 +23,7 @@ from nucseg_ray.config import (
     PredictSettings,
     Settings,
     TrainSettings,
+    as_diameter,
 )
 from nucseg_ray.config_synthesize import SynthesizeSettings
 from nucseg_ray.errors import UsageError
@@ -75,6 +76,8 @@ def test_every_setting_is_explained(settings_class: type[Settings]) -> None:
         (PredictSettings, "masks", ["png", "parquet", "both", "none"], ["tif"]),
         (PredictSettings, "tile_px", [64, 1024], [32, 1000]),
         (PredictSettings, "overlap_px", [0, 128], [-1]),
+        (PredictSettings, "nucleus_diameter_px", ["auto", "24", "12.5"], ["0", "-3", "nan", "inf", "Auto", "", "3 px"]),
+        (EvaluateSettings, "nucleus_diameter_px", ["auto", "24"], ["0", "all"]),
         (EvaluateSettings, "fold", [None, 0], [-1]),
         (SynthesizeSettings, "nuclei", [(0, 0), (3, 9)], [(9, 3), (-1, 3), (1, 2, 3)]),
         (SynthesizeSettings, "empty_wells", [0, 96], [-1, 97]),
@@ -91,6 +94,14 @@ def test_ranges(settings_class: type[Settings], name: str, right: list[object], 
     for value in wrong:
         with pytest.raises(ValidationError):
             settings_class(**needed, **{name: value})
+
+
+def test_one_diameter_is_one_text() -> None:
+    """So that a rerun with 24.0 goes on with what was made with 24; and what is wrong is said with the flag."""
+    assert PredictSettings(**NEEDED[PredictSettings], nucleus_diameter_px="24.0").nucleus_diameter_px == "24"
+    assert (as_diameter("24"), as_diameter("auto")) == (24.0, None)
+    with pytest.raises(UsageError, match="--nucleus-diameter-px.*expected auto, or a number of pixels above 0"):
+        parse(EvaluateSettings, ["--output", "o", "--nucleus-diameter-px", "large"], prog="job")
 
 
 TEXT = st.text(min_size=1)
@@ -115,6 +126,8 @@ def values_of(name: str, field: FieldInfo) -> st.SearchStrategy[Any]:
     highest = next((rule.le for rule in field.metadata if hasattr(rule, "le")), None)
     if name in SPECIAL:
         return SPECIAL[name]
+    if name == "nucleus_diameter_px" and annotation is str:
+        return st.one_of(st.just("auto"), st.floats(0.1, 500).map("{:g}".format))
     if annotation is bool:
         return st.booleans()
     if get_origin(annotation) is Literal:

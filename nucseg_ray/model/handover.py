@@ -13,7 +13,7 @@ from nucseg_ray.imaging.normalise import FullRange, Percentile
 from nucseg_ray.model.architecture import INPUT, OUTPUT, STRIDE
 from nucseg_ray.model.bundle import Bundle
 from nucseg_ray.model.onnx_form import OPSET, check_onnx_installed, to_onnx
-from nucseg_ray.model.segmenter import SIDE_STEP_PX, Tiling
+from nucseg_ray.model.tiled_network import SIDE_STEP_PX, Tiling
 
 SAVED_MODEL, ONNX = "saved_model", "model.onnx"
 PREPROCESSING, README = "preprocessing.json", "README.txt"
@@ -105,6 +105,7 @@ def _preprocessing(bundle: Bundle, networks: Sequence[str]) -> dict[str, Any]:
             "shape": ["N", "H", "W", 3],
             "range": [0.0, 1.0],
             "sides_multiple_of": STRIDE,
+            "nucleus_diameter_px": bundle.diameter_px,
         },
         "output": {
             "name": OUTPUT,
@@ -161,6 +162,10 @@ Output "{OUTPUT}": (N, H, W, {len(bundle.architecture.map_names)}) float32 in [0
 From pixels to maps, in Python, with NumPy and a runtime:
 
 {indented}
+The network knows nuclei of about {bundle.diameter_px:g} pixels across. Where an image's are of another size, resize \
+it by a factor "scale"
+after normalising, and the maps back to the image's size before rounding them.
+
 An image whose side is longer than {Tiling().tile_px} pixels is cut into tiles of that size that overlap by at least \
 {Tiling().overlap_px}, normalised
 as a whole before, and the maps blended.
@@ -169,5 +174,5 @@ From maps to labels, with the settings under "labels" in preprocessing.json:
 
 {_LABELS[type(bundle.labels)]}
 Where nucseg_ray is installed, nucseg_ray.imaging.labels.labels_from_dict, given these settings, makes what does that:
-its label(maps) gives the label image.
+its label(maps, scale=scale) gives the label image (scale: 1 where the image was not resized).
 """

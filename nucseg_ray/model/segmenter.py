@@ -1,4 +1,4 @@
-"""From pixels to maps and labels with one model: normalise, tile, predict, blend, label.
+"""From pixels to maps and labels with one model.
 
 For notebooks, napari and programs of one's own; the runs use the same. Ray is not needed, and TensorFlow only where it
 is what runs the network.
@@ -6,13 +6,12 @@ is what runs the network.
 
 from __future__ import annotations
 
+import math
 import re
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
 from typing import Any, get_args
 
 import numpy as np
@@ -21,24 +20,11 @@ from numpy.typing import NDArray
 from nucseg_ray.errors import InputError, UsageError
 from nucseg_ray.imaging.codecs import Labels, Pixels
 from nucseg_ray.imaging.pixels import to_pixels
-from nucseg_ray.imaging.tiling import Tile, blend, plan_tiles
-from nucseg_ray.model.architecture import STRIDE
 from nucseg_ray.model.bundle import Bundle, read_bundle
 from nucseg_ray.model.predictor import Predictor, Runtime, choose_form, load_predictor
 from nucseg_ray.model.pretrained import PRETRAINED, pretrained_folder
-
-# So many pixels are handed to the network at a time: enough to keep all its requests busy, few enough to hold.
-PIXELS_TOGETHER = 4 << 20
-# Tiles have sides of whole steps, a multiple of the network's stride: a runtime compiles it for each shape it meets.
-SIDE_STEP_PX = 2 * STRIDE
-
-
-@dataclass(frozen=True, slots=True)
-class Tiling:
-    """Images longer than ``tile_px`` are predicted in overlapping tiles; both in pixels, ``tile_px`` in steps of 32."""
-
-    tile_px: int = 1024
-    overlap_px: int = 128
+from nucseg_ray.model.scaling import ScaledMaps, ScaledNetwork
+from nucseg_ray.model.tiled_network import DEFAULT_TILING, PIXELS_TOGETHER, TiledNetwork, Tiling
 
 
 class Segmenter:
@@ -57,12 +43,21 @@ class Segmenter:
     True
     """
 
-    def __init__(self, bundle: Bundle, predictor: Predictor, *, tiling: Tiling = Tiling()) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        predictor: Predictor,
+        *,
+        tiling: Tiling = DEFAULT_TILING,
+        nucleus_diameter_px: float | None = None,
+    ) -> None:
         """Join a bundle and its running network."""
+        if nucleus_diameter_px is not None and not 0 < nucleus_diameter_px < math.inf:
+            raise UsageError(f"nucleus_diameter_px: expected pixels above 0, or None, found {nucleus_diameter_px}")
         self.bundle = bundle
-        self._predictor = predictor
-        self._tiling = tiling
-        self._running = Lock()
+        self.nucleus_diameter_px = nucleus_diameter_px
+        network = TiledNetwork(predictor, bundle.normalisation, tiling=tiling)
+        self._network = ScaledNetwork(network, bundle.labels, model_diameter_px=bundle.diameter_px)
 
     @classmethod
     def load(
@@ -71,8 +66,9 @@ class Segmenter:
         *,
         runtime: Runtime = "auto",
         threads: int = 2,
-        tiling: Tiling = Tiling(),
+        tiling: Tiling = DEFAULT_TILING,
         form: str | None = None,
+        nucleus_diameter_px: float | None = None,
     ) -> Segmenter:
         """Load a bundle from a local folder; without one, the model that comes with the package.
 
@@ -80,6 +76,10 @@ class Segmenter:
         sees one. ``threads`` are the network's; by default as many as an actor of a run has, so that labels equal a
         run's bit for bit: with more, sums may be rounded otherwise. ``form`` overrides ``runtime``: the one of the
         bundle's forms that a run has decided on.
+
+        ``nucleus_diameter_px`` is the diameter of the nuclei in every image, in its pixels: the network sees images at
+        the size that brings them near those it was trained on. By default each image's is found by the network itself,
+        which takes up to three times as long where it differs much from that.
 
         Raises
         ------
@@ -95,7 +95,8 @@ class Segmenter:
             raise UsageError(f"threads: expected at least 1, found {threads}")
         bundle = read_bundle(pretrained_folder() if folder == PRETRAINED else Path(folder))
         form = form or choose_form(bundle, runtime=runtime, use_gpu=False)
-        return cls(bundle, load_predictor(bundle, form=form, threads=threads), tiling=tiling)
+        predictor = load_predictor(bundle, form=form, threads=threads)
+        return cls(bundle, predictor, tiling=tiling, nucleus_diameter_px=nucleus_diameter_px)
 
     def segment(self, image: Pixels) -> Labels:
         """Give the label image ``(H, W) int32`` of a raw image ``(H, W)`` or ``(H, W, 3)``, uint8 or uint16.
@@ -107,7 +108,7 @@ class Segmenter:
         InputError
             It is not such an image.
         """
-        return self.bundle.labels.label(self.maps(image))
+        return self._label(self._maps_of([to_pixels(image)])[0])
 
     def segment_many(self, images: Iterable[Pixels]) -> Iterator[Labels]:
         """Yield the label image of each image, in their order: what :meth:`segment` gives for it.
@@ -123,12 +124,13 @@ class Segmenter:
         """
         if isinstance(images, np.ndarray) and (images.ndim < 3 or images.shape[2:] in ((3,), (4,))):
             raise InputError(f"expected images, found one array of shape {images.shape}; pass one image to segment")
-        label = self.bundle.labels.label
         waiting: deque[Future[Labels]] = deque()
         pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="label")
         try:
             for batch in _batches(images):
-                labelled = [] if isinstance(batch, Exception) else [pool.submit(label, m) for m in self._maps_of(batch)]
+                labelled = (
+                    [] if isinstance(batch, Exception) else [pool.submit(self._label, m) for m in self._maps_of(batch)]
+                )
                 while waiting:
                     yield waiting.popleft().result()
                 if isinstance(batch, Exception):
@@ -139,38 +141,40 @@ class Segmenter:
         finally:  # also where the caller stops early
             pool.shutdown(wait=True, cancel_futures=True)
 
+    def estimate_diameter(self, image: Pixels) -> float | None:
+        """Find the typical diameter of the nuclei in an image, in its pixels; None where it shows too few to tell.
+
+        By area: half of what the nuclei cover belongs to nuclei of at most this diameter. It does not depend on
+        ``nucleus_diameter_px``.
+        """
+        return self._network.diameters_of([to_pixels(image)])[0]
+
     def maps(self, image: Pixels) -> NDArray[np.uint8]:
-        """Give the predicted maps ``(H, W, M)`` uint8, value/255 in [0, 1], of a raw image."""
-        return self._maps_of([to_pixels(image)])[0]
+        """Give the predicted maps ``(H, W, M)`` uint8, value/255 in [0, 1], of a raw image.
 
-    def maps_of(self, images: Sequence[Pixels]) -> list[NDArray[np.uint8]]:
-        """Give what :meth:`maps` gives for each image; tiles of one shape go to the network together."""
-        return self._maps_of([to_pixels(image, name=f"image {number}") for number, image in enumerate(images)])
+        Their pixels are the image's; what they say in pixels is in the network's, see :meth:`maps_of`.
+        """
+        return self._maps_of([to_pixels(image)])[0].maps
 
-    def _maps_of(self, images: Sequence[Pixels]) -> list[NDArray[np.uint8]]:
-        tiling = self._tiling
-        plans = [
-            plan_tiles((image.shape[0], image.shape[1]), tile_px=tiling.tile_px, overlap_px=tiling.overlap_px)
-            for image in images
-        ]
-        inputs = [self.bundle.normalisation.normalise(image) for image in images]
-        by_shape: dict[tuple[int, int], list[tuple[int, int]]] = defaultdict(list)
-        for number, tiles in enumerate(plans):
-            for position, tile in enumerate(tiles):
-                by_shape[_network_shape(tile)].append((number, position))
-        predicted: dict[tuple[int, int], NDArray[np.float32]] = {}
-        for shape, places in by_shape.items():
-            together = max(1, PIXELS_TOGETHER // (shape[0] * shape[1]))
-            for chunk in (places[start : start + together] for start in range(0, len(places), together)):
-                batch = np.empty((len(chunk), *shape, 3), np.float32)
-                for filled, (number, position) in zip(batch, chunk, strict=True):
-                    _fill(filled, inputs[number][plans[number][position].read.slices])
-                with self._running:
-                    predicted.update(zip(chunk, self._predictor.predict(batch), strict=True))
-        return [
-            _blend(tiles, [predicted[number, position] for position in range(len(tiles))], image)
-            for number, (tiles, image) in enumerate(zip(plans, images, strict=True))
-        ]
+    def maps_of(
+        self, images: Sequence[Pixels], *, diameters_px: Sequence[float | None] | None = None
+    ) -> list[ScaledMaps]:
+        """Give what :meth:`maps` gives for each image, and its scale; tiles of one shape go to the network together.
+
+        ``bundle.labels.label(found.maps, scale=found.scale)`` makes labels of it. ``diameters_px`` are those of the
+        nuclei in each image, None where it is to be found; by default ``nucleus_diameter_px`` for all.
+        """
+        return self._maps_of(
+            [to_pixels(image, name=f"image {number}") for number, image in enumerate(images)], diameters_px
+        )
+
+    def _maps_of(
+        self, images: Sequence[Pixels], diameters_px: Sequence[float | None] | None = None
+    ) -> list[ScaledMaps]:
+        return self._network.maps_of(images, diameters_px or [self.nucleus_diameter_px] * len(images))
+
+    def _label(self, found: ScaledMaps) -> Labels:
+        return self.bundle.labels.label(found.maps, scale=found.scale)
 
 
 def _batches(images: Iterable[Any]) -> Iterator[list[Pixels] | Exception]:
@@ -198,27 +202,3 @@ def _refuse_uri(folder: str) -> None:
             f"{folder}: expected a model bundle in a local folder, found a URI; copy it first: "
             f'fsspec.filesystem("{found[1]}").get("{folder.rstrip("/")}/", "model/", recursive=True), then load "model"'
         )
-
-
-def _network_shape(tile: Tile) -> tuple[int, int]:
-    """Round a tile's sides up, so that images of many sizes need the network in few shapes."""
-    height, width = tile.read.shape
-    return height + -height % SIDE_STEP_PX, width + -width % SIDE_STEP_PX
-
-
-def _fill(filled: NDArray[np.float32], part: NDArray[np.float32]) -> None:
-    """Write normalised pixels ``(h, w)`` or ``(h, w, 3)`` into ``(H, W, 3)``, mirrored where they do not reach.
-
-    Not filled up with zeros: a black border would be the strongest edge in the picture.
-    """
-    short = [(0, filled.shape[0] - part.shape[0]), (0, filled.shape[1] - part.shape[1])] + [(0, 0)] * (part.ndim - 2)
-    padded = np.pad(part, short, mode="symmetric") if any(after for _, after in short) else part
-    filled[:] = padded if padded.ndim == 3 else padded[:, :, np.newaxis]
-
-
-def _blend(tiles: Sequence[Tile], predicted: Sequence[NDArray[np.float32]], image: Pixels) -> NDArray[np.uint8]:
-    shape = image.shape[0], image.shape[1]
-    cut = [maps[: tile.read.shape[0], : tile.read.shape[1]] for tile, maps in zip(tiles, predicted, strict=True)]
-    # A single tile is the whole image.
-    whole = cut[0] if len(cut) == 1 else blend(zip(tiles, cut, strict=True), shape)
-    return np.asarray(np.rint(whole * 255), np.uint8)

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import ray.data
 
-from nucseg_ray.config import EvaluateSettings
+from nucseg_ray.config import EvaluateSettings, as_diameter
 from nucseg_ray.errors import InputError, UsageError
 from nucseg_ray.imaging.codecs import decode_label_png
 from nucseg_ray.imaging.labels import LabelVariant
@@ -128,6 +128,7 @@ def _score_flags_model(settings: EvaluateSettings) -> Scores:
         cpus=settings.cpus_per_actor,
         threads=settings.threads_per_actor,
         use_gpu=settings.use_gpu,
+        nucleus_diameter_px=as_diameter(settings.nucleus_diameter_px),
     )
     check_room(process="actor", count=actors.actors, cpus_each=actors.cpus, use_gpu=actors.use_gpu)
     index = Location(settings.index) if settings.index else None
@@ -166,7 +167,8 @@ def _match_batch(table: pa.Table, *, variant: LabelVariant) -> pa.Table:
     for row, image_id in enumerate(table.column("image_id").to_pylist()):
         error = table.column("error")[row].as_py()
         truth, maps = unpack("labels", table, row), unpack("maps", table, row)
-        matches = match(truth, variant.label(maps)) if truth is not None and maps is not None else None
+        scale = table.column("scale")[row].as_py()
+        matches = match(truth, variant.label(maps, scale=scale)) if truth is not None and maps is not None else None
         rows.append(_row(image_id, table.column("kind")[row].as_py(), matches, error))
     return pa.Table.from_pylist(rows)
 

@@ -13,11 +13,12 @@ import pyarrow.compute as pc
 import ray.data
 from tqdm import tqdm
 
-from nucseg_ray.config import PredictSettings
+from nucseg_ray.config import AUTO, PredictSettings, as_diameter
 from nucseg_ray.errors import NucsegError, OutputError
 from nucseg_ray.model.bundle import Bundle
 from nucseg_ray.model.predictor import choose_form
 from nucseg_ray.pipelines.account import Account
+from nucseg_ray.pipelines.diameters import plate_diameters
 from nucseg_ray.pipelines.models import ModelFiles, fetch_bundle
 from nucseg_ray.pipelines.network import ActorPool, with_maps
 from nucseg_ray.pipelines.preflight import run_preflight
@@ -66,6 +67,7 @@ def run_predict(settings: PredictSettings) -> Account:
         use_gpu=settings.use_gpu,
         tile_px=settings.tile_px,
         overlap_px=settings.overlap_px,
+        nucleus_diameter_px=as_diameter(settings.nucleus_diameter_px),
     )
     check_room(process="actor", count=actors.actors, cpus_each=actors.cpus, use_gpu=actors.use_gpu)
     planned = plan(
@@ -95,8 +97,8 @@ def run_predict(settings: PredictSettings) -> Account:
         if pending.num_rows == 0:
             logger.info("nothing to do: all %d sites were done before", manifest.num_rows)
         else:
-            sink = Sink(out, run_id, settings.masks)
-            _stream(pending, root=root, bundle=bundle, files=files, actors=actors, sink=sink, settings=settings)
+            predicted = _predicted(pending, manifest, out=out, root=root, files=files, actors=actors, settings=settings)
+            _finish(predicted, bundle=bundle, sink=Sink(out, run_id, settings.masks), sites=pending.num_rows)
         lease.check()
         sweep(out, run_id, accepted)
         account = Account(sites=manifest.num_rows, done_before=n_done, **outcome_counts(out))
@@ -116,7 +118,7 @@ def _tell_failures(out: Location, account: Account) -> None:
         )
 
 
-def _decisive(settings: PredictSettings, planned: Plan, bundle: Bundle, form: str) -> dict[str, str | int]:
+def _decisive(settings: PredictSettings, planned: Plan, bundle: Bundle, form: str) -> dict[str, str | int | float]:
     """Give everything that a mask depends on."""
     channels = set(planned.manifest.column("channel").to_pylist())
     return {
@@ -129,6 +131,7 @@ def _decisive(settings: PredictSettings, planned: Plan, bundle: Bundle, form: st
         "network": form,
         "tile_px": settings.tile_px,
         "overlap_px": settings.overlap_px,
+        "nucleus_diameter_px": as_diameter(settings.nucleus_diameter_px) or AUTO,
     }
 
 
@@ -170,22 +173,31 @@ def _blocks(pending: pa.Table, sites_per_part: int) -> list[pa.Table]:
     return [pending.slice(start, stop - start) for start, stop in zip(starts, [*starts[1:], len(plates)], strict=True)]
 
 
-def _stream(
+def _predicted(
     pending: pa.Table,
+    manifest: pa.Table,
     *,
+    out: Location,
     root: Location,
-    bundle: Bundle,
     files: ModelFiles,
     actors: ActorPool,
-    sink: Sink,
     settings: PredictSettings,
-) -> None:
-    blocks = _blocks(pending, settings.sites_per_part)
+) -> ray.data.Dataset:
+    """Plan to read the pending rows and predict their maps; with auto, finds out first how large their nuclei are."""
+    diameters = None
+    if actors.nucleus_diameter_px is None:
+        plates = pc.unique(pending.column("plate")).to_pylist()
+        diameters = plate_diameters(manifest, plates=plates, root=root, out=out, files=files, pool=actors)
     with finite_retries() as tasks:
-        read = ray.data.from_arrow(blocks).map_batches(
+        read = ray.data.from_arrow(_blocks(pending, settings.sites_per_part)).map_batches(
             read_batch, fn_kwargs={"root": root}, batch_format="pyarrow", batch_size=None, **tasks
         )
-        predicted = with_maps(read, model=files, pool=actors)
+    return with_maps(read, model=files, pool=actors, diameters=diameters)
+
+
+def _finish(predicted: ray.data.Dataset, *, bundle: Bundle, sink: Sink, sites: int) -> None:
+    """Run what is planned, and commit it part by part."""
+    with finite_retries() as tasks:
         finished = predicted.map_batches(
             finish_batch,
             fn_kwargs={"variant": bundle.labels, "sink": sink},
@@ -194,7 +206,7 @@ def _stream(
             **tasks,
         )
     finished.context.enable_progress_bars = False
-    for counts in _shown(_counts(finished), total=pending.num_rows):
+    for counts in _shown(_counts(finished), total=sites):
         if counts["output_error"]:
             raise OutputError(counts["output_error"])
 

@@ -15,7 +15,7 @@ from nucseg_ray.config import PredictSettings
 from nucseg_ray.errors import InputError, NucsegError, OutputError
 from nucseg_ray.model.bundle import REFERENCE, Bundle
 from nucseg_ray.pipelines.models import ModelFiles
-from nucseg_ray.pipelines.network import ACTOR_MEMORY_BYTES, ActorPool
+from nucseg_ray.pipelines.network import ActorPool
 from nucseg_ray.pipelines.progress import duration
 from nucseg_ray.pipelines.trial import Order, Trial, answer_to, try_site
 from nucseg_ray.storage.atomic import remove, write_bytes
@@ -154,9 +154,7 @@ def _tried(order: Order) -> Trial:
     """Try a site in a task that takes what an actor takes; a task's process serves the run afterwards."""
     pool = order.actors
     options: dict[str, Any] = {
-        "num_cpus": pool.cpus,
-        "num_gpus": 1 if pool.use_gpu else 0,
-        "memory": ACTOR_MEMORY_BYTES,
+        **pool.resources,
         "max_retries": 0,
         # TensorFlow does not give memory back; its process must end before the run's actors come.
         **({"max_calls": 1} if pool.form == REFERENCE else {}),

@@ -1,4 +1,4 @@
-"""What an output was made with: ``run.json`` and ``manifest.parquet``, written before the first site.
+"""What an output was made with: ``run.json``, ``manifest.parquet`` and ``diameters.json``, before the first site.
 
 An output holds results of one model with one set of settings. A run that would mix in others is refused.
 """
@@ -19,11 +19,11 @@ from nucseg_ray.storage.fetch import fetch_bytes
 from nucseg_ray.storage.locations import Location
 
 FORMAT = 1
-RUN_JSON, MANIFEST_PARQUET = "run.json", "manifest.parquet"
+RUN_JSON, MANIFEST_PARQUET, DIAMETERS_JSON = "run.json", "manifest.parquet", "diameters.json"
 # In this order an output is cleared: a site stops counting before it loses anything, and as long as anything is left
 # run.json still says what made it.
 TREE = ("sites", "nuclei", "masks", "runs")
-FILES = (MANIFEST_PARQUET, "latest_run.json", RUN_JSON)
+FILES = (DIAMETERS_JSON, MANIFEST_PARQUET, "latest_run.json", RUN_JSON)
 
 
 def check_output(out: Location, decisive: Mapping[str, Any]) -> bool:
@@ -34,7 +34,7 @@ def check_output(out: Location, decisive: Mapping[str, Any]) -> bool:
     OutputMismatchError
         It was made with something else; names what differs. Or it holds files of another kind.
     """
-    stored = _read(out)
+    stored = _read(out / RUN_JSON)
     if stored is None:
         _refuse_foreign(out)
         return False
@@ -89,21 +89,38 @@ def record_manifest(out: Location, planned: pa.Table) -> pa.Table:
     return manifest
 
 
+def read_diameters(out: Location) -> dict[str, float | None]:
+    """Read the diameter of nuclei, in pixels, of each plate where it was found before; None: of each image by itself.
+
+    Raises
+    ------
+    OutputError
+        The record is not readable.
+    """
+    stored = _read(out / DIAMETERS_JSON) or {}
+    if not all(diameter is None or (isinstance(diameter, float) and diameter > 0) for diameter in stored.values()):
+        raise OutputError(f"{out / DIAMETERS_JSON}: expected diameters; restore it, or start afresh with --overwrite")
+    return stored
+
+
+def record_diameters(out: Location, diameters: Mapping[str, float | None]) -> None:
+    """Write the diameter of nuclei of each plate; a rerun goes on with the same."""
+    write_json(out / DIAMETERS_JSON, dict(diameters))
+
+
 def _made_with(decisive: Mapping[str, Any]) -> dict[str, Any]:
     return {"format": FORMAT, **decisive}
 
 
-def _read(out: Location) -> dict[str, Any] | None:
+def _read(file: Location) -> dict[str, Any] | None:
     try:
-        stored = json.loads(fetch_bytes(out / RUN_JSON))
+        stored = json.loads(fetch_bytes(file))
     except MissingInputError:
         return None
     except ValueError as error:
-        raise OutputError(
-            f"{out / RUN_JSON}: not readable as JSON; restore it, or start afresh with --overwrite"
-        ) from error
+        raise OutputError(f"{file}: not readable as JSON; restore it, or start afresh with --overwrite") from error
     if not isinstance(stored, dict):
-        raise OutputError(f"{out / RUN_JSON}: expected an object; restore it, or start afresh with --overwrite")
+        raise OutputError(f"{file}: expected an object; restore it, or start afresh with --overwrite")
     return stored
 
 

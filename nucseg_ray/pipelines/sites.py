@@ -48,6 +48,10 @@ COMMITTED_SCHEMA = pa.schema(
 )
 
 
+# What is known of a site before it is finished, beside its arrays.
+_KNOWN = (*KEY_NAMES, "stage", "error", "retryable", "seconds", "scale", "diameter_px")
+
+
 @dataclass(frozen=True, slots=True)
 class Sink:
     """Where a run's results go, and in which form."""
@@ -131,7 +135,7 @@ def _project(planes: Sequence[NDArray[Any]], row: Mapping[str, Any]) -> NDArray[
 
 def _finish_site(table: pa.Table, row: int, *, variant: LabelVariant) -> _Site:
     began = time.monotonic()
-    known = {name: table.column(name)[row].as_py() for name in (*KEY_NAMES, "stage", "error", "retryable", "seconds")}
+    known = {name: table.column(name)[row].as_py() for name in _KNOWN}
     image, maps = unpack("image", table, row), unpack("maps", table, row)
     failure: dict[str, Any] = {"stage": known["stage"], "reason": known["error"], "retryable": known["retryable"]}
     png, nuclei = None, None
@@ -139,7 +143,7 @@ def _finish_site(table: pa.Table, row: int, *, variant: LabelVariant) -> _Site:
         failure = {"stage": "predict", "reason": known["error"], "retryable": True}
     elif image is not None and maps is not None:
         try:
-            labels = variant.label(maps)
+            labels = variant.label(maps, scale=known["scale"])
             png, nuclei = encode_label_png(labels), measure(labels, image)
         except Exception as error:  # one odd site must not take its block along
             failure = {"stage": "label", "reason": f"{type(error).__name__}: {error}", "retryable": False}
@@ -150,6 +154,7 @@ def _finish_site(table: pa.Table, row: int, *, variant: LabelVariant) -> _Site:
         "n_nuclei": n_nuclei,
         "height": None if image is None else image.shape[0],
         "width": None if image is None else image.shape[1],
+        "diameter_px": known["diameter_px"],
         **failure,
         "seconds": known["seconds"] + time.monotonic() - began,
     }

@@ -51,6 +51,7 @@ class Order:
 class Trial:
     """What came of it. ``site`` is the file of the site that went through, None where none could be read.
 
+    ``diameter_px`` is that of its nuclei, as the network's scale was chosen for it.
     ``predict_s`` is the time of an image where ``at_a_time`` are under way together; ``other_s`` that of reading,
     labelling, measuring and encoding it.
     """
@@ -58,6 +59,7 @@ class Trial:
     unreadable: tuple[str, ...] = ()
     site: str | None = None
     n_nuclei: int = 0
+    diameter_px: float | None = None
     mask_bytes: int = 0
     table_bytes: int = 0
     predict_s: float = 0.0
@@ -79,6 +81,8 @@ def try_site(order: Order) -> Trial | NucsegError:
         site = row.column("planes")[0].as_py()[0]
         trial = _through(row, order, actor, stages, copies=1)
         if trial.predict_s + trial.other_s < QUICK_S:
+            # The run knows the diameter of a plate's nuclei before it begins.
+            actor.assume(trial.diameter_px)
             trial = _through(row, order, actor, stages, copies=order.actors.threads)
         return replace(trial, site=site, unreadable=unreadable)
     except OutputError as error:
@@ -115,13 +119,14 @@ def _through(row: pa.Table, order: Order, actor: MapActor, stages: _Stages, *, c
         if maps is None:
             raise ModelError(predicted.column("error")[0].as_py())
     with stages("label"):
-        labels = order.labels.label(maps)
+        labels = order.labels.label(maps, scale=predicted.column("scale")[0].as_py())
     with stages("measure"):
         columns = measure(labels, image)
     with stages("encode"):
         png = encode_label_png(labels)
     return Trial(
         n_nuclei=len(columns["ObjectNumber"]),
+        diameter_px=predicted.column("diameter_px")[0].as_py(),
         mask_bytes=len(png),
         table_bytes=sum(column.nbytes for column in columns.values()),
         predict_s=stages.seconds["network"] / copies,

@@ -55,6 +55,13 @@ SITES: pa.Schema = pa.schema(
         _field("n_nuclei", pa.int32(), "Nuclei found; null where the site failed", nullable=True),
         _field("height", pa.int32(), "Rows of the image; null where it could not be read", unit="px", nullable=True),
         _field("width", pa.int32(), "Columns of the image; null where it could not be read", unit="px", nullable=True),
+        _field(
+            "diameter_px",
+            pa.float64(),
+            "Diameter of nuclei that the network's scale was chosen for; null where too few show: it is then 1",
+            unit="px",
+            nullable=True,
+        ),
         _field("stage", pa.string(), "Step that failed; null where none did", nullable=True),
         _field("reason", pa.string(), "Why it failed; null where it did not", nullable=True),
         _field(

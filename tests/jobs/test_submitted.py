@@ -188,7 +188,7 @@ def _assert_masks_equal_a_plain_loop(out: Path, plate: Path, segment: Callable[.
     masks = _masks(out)
     assert set(masks) == set(images)
     for well, image in images.items():
-        np.testing.assert_array_equal(masks[well], segment(image))
+        np.testing.assert_array_equal(masks[well], segment(image, out=out))
 
 
 def _size(sizes: Mapping[str, int], *, of_model: bool) -> int:

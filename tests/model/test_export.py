@@ -177,7 +177,8 @@ def test_the_program_in_the_readme_gives_the_maps_of_a_segmenter(
     monkeypatch.chdir(folder)
     variables: dict[str, Any] = {}
     exec(compile(program, README, "exec"), variables)
-    found, expected = variables["maps"], Segmenter.load(bundle.folder).maps(image)
+    segmenter = Segmenter.load(bundle.folder, nucleus_diameter_px=bundle.diameter_px)
+    found, expected = variables["maps"], segmenter.maps(image)
     assert found.dtype == np.uint8 and found.shape == expected.shape
     assert expected.std() > 5
     assert np.abs(found.astype(int) - expected).max() <= 1  # of 255: rounding at a half

@@ -14,7 +14,8 @@ from nucseg_ray.model import predictor
 from nucseg_ray.model.bundle import FLOAT32, FORMS, INT8, REFERENCE, Bundle, read_bundle, record_metrics
 from nucseg_ray.model.predictor import Predictor, Runtime, choose_form, load_predictor
 from nucseg_ray.model.processor import multiplies_int8_exactly
-from nucseg_ray.model.segmenter import Segmenter, Tiling
+from nucseg_ray.model.segmenter import Segmenter
+from nucseg_ray.model.tiled_network import Tiling
 
 Draw = Callable[..., np.ndarray]
 # One shape is that of calibration. Of other heights, a network quantised by rows instead of channels would go wrong.

@@ -22,7 +22,8 @@ from nucseg_ray.errors import InputError, MissingInputError, UsageError, Weights
 from nucseg_ray.imaging.synthetic import SiteLook, render_site
 from nucseg_ray.imaging.tiling import plan_tiles
 from nucseg_ray.model.bundle import FLOAT32, REFERENCE, Bundle, record_metrics, write_bundle
-from nucseg_ray.model.segmenter import Segmenter, Tiling
+from nucseg_ray.model.segmenter import Segmenter
+from nucseg_ray.model.tiled_network import Tiling
 
 
 class Brightness:
@@ -34,12 +35,14 @@ class Brightness:
     def predict(self, images: np.ndarray) -> np.ndarray:
         self.shapes.append(images.shape)
         assert images.dtype == np.float32
-        return np.repeat(images[..., :1], 2, axis=-1)
+        return np.repeat(images[..., :1], 3, axis=-1)
 
 
 @pytest.fixture(scope="module")
 def segmenter(unet: Any, bundle: Bundle) -> Segmenter:
-    return Segmenter.load(bundle.folder, tiling=Tiling(tile_px=128, overlap_px=32))
+    """Give one that need not look for the scale: with TensorFlow each new shape of tile takes a second."""
+    tiling = Tiling(tile_px=128, overlap_px=32)
+    return Segmenter.load(bundle.folder, tiling=tiling, nucleus_diameter_px=bundle.diameter_px)
 
 
 def site(*shape: int, seed: int = 0) -> np.ndarray:
@@ -47,12 +50,18 @@ def site(*shape: int, seed: int = 0) -> np.ndarray:
     return render_site(look, np.random.default_rng(seed))[0]
 
 
+def at_scale_1(bundle: Bundle, network: Any) -> Segmenter:
+    """Give a segmenter that is told that nuclei are as its network knows them."""
+    tiling = Tiling(tile_px=96, overlap_px=20)
+    return Segmenter(bundle, network, tiling=tiling, nucleus_diameter_px=bundle.diameter_px)
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (1, 40), (33, 31), (32, 64), (127, 129, 3), (200, 131)])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_any_size_keeps_its_shape(segmenter: Segmenter, shape: tuple[int, ...], dtype: type) -> None:
     image = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, shape, dtype)
     maps = segmenter.maps(image)
-    assert maps.shape == (*shape[:2], 2) and maps.dtype == np.uint8
+    assert maps.shape == (*shape[:2], 3) and maps.dtype == np.uint8
     labels = segmenter.segment(image)
     assert labels.shape == shape[:2] and labels.dtype == np.int32
 
@@ -62,8 +71,11 @@ def test_the_same_image_gives_the_same_bits(segmenter: Segmenter, bundle: Bundle
     maps = segmenter.maps(image)
     segmenter.maps(site(90, 70, seed=1))  # what came between leaves no trace
     np.testing.assert_array_equal(segmenter.maps(image), maps)
-    np.testing.assert_array_equal(bundle.labels.label(maps), segmenter.segment(image))
-    again = Segmenter.load(bundle.folder, tiling=Tiling(tile_px=128, overlap_px=32))
+    (found,) = segmenter.maps_of([image])
+    np.testing.assert_array_equal(found.maps, maps)
+    np.testing.assert_array_equal(bundle.labels.label(maps, scale=found.scale), segmenter.segment(image))
+    tiling = Tiling(tile_px=128, overlap_px=32)
+    again = Segmenter.load(bundle.folder, tiling=tiling, nucleus_diameter_px=bundle.diameter_px)
     np.testing.assert_array_equal(again.maps(image), maps)
 
 
@@ -71,7 +83,7 @@ def test_the_same_image_gives_the_same_bits(segmenter: Segmenter, bundle: Bundle
 def test_padding_and_tiling_add_nothing_of_their_own(bundle: Bundle, shape: tuple[int, ...]) -> None:
     network = Brightness()
     image = np.random.default_rng(2).integers(0, 60_000, shape, np.uint16)
-    maps = Segmenter(bundle, network, tiling=Tiling(tile_px=96, overlap_px=20)).maps(image)
+    maps = at_scale_1(bundle, network).maps(image)
     normalised = bundle.normalisation.normalise(image)
     plane = normalised if normalised.ndim == 2 else normalised[..., 0]
     assert np.abs(maps - 255.0 * plane[..., np.newaxis]).max() <= 0.5 + 1e-3
@@ -86,16 +98,16 @@ def test_images_together_are_as_each_alone(bundle: Bundle, monkeypatch: pytest.M
     shapes = [(64, 64), (300, 90), (1, 1), (60, 64, 3), (64, 64), (130, 130)]
     images = [rng.integers(0, 255, shape, np.uint8) for shape in shapes]
     network = Brightness()
-    segmenter = Segmenter(bundle, network, tiling=Tiling(tile_px=96, overlap_px=20))
+    segmenter = at_scale_1(bundle, network)
     together = segmenter.maps_of(images)
     calls = len(network.shapes)
     assert calls == 2  # one of each shape of tile: 64 x 64, and 128 x 128
-    for image, maps in zip(images, together, strict=True):
-        np.testing.assert_array_equal(segmenter.maps(image), maps)
-    monkeypatch.setattr("nucseg_ray.model.segmenter.PIXELS_TOGETHER", 64 * 64)
+    for image, found in zip(images, together, strict=True):
+        np.testing.assert_array_equal(segmenter.maps(image), found.maps)
+    monkeypatch.setattr("nucseg_ray.model.tiled_network.PIXELS_TOGETHER", 64 * 64)
     network.shapes.clear()
-    for maps, alone in zip(segmenter.maps_of(images), together, strict=True):
-        np.testing.assert_array_equal(maps, alone)
+    for found, alone in zip(segmenter.maps_of(images), together, strict=True):
+        np.testing.assert_array_equal(found.maps, alone.maps)
     assert {shape[0] for shape in network.shapes} == {1}
     assert segmenter.maps_of([]) == []
 
@@ -103,8 +115,12 @@ def test_images_together_are_as_each_alone(bundle: Bundle, monkeypatch: pytest.M
 def test_tiles_join_to_the_whole(bundle: Bundle, unet: Any) -> None:
     """A network sees further than any overlap, so tiles differ a little: at most by 2 % of full range here."""
     image = site(448, 384)
-    whole = Segmenter.load(bundle.folder, tiling=Tiling(tile_px=448, overlap_px=0)).maps(image).astype(int)
-    tiled = Segmenter.load(bundle.folder, tiling=Tiling(tile_px=256, overlap_px=64)).maps(image).astype(int)
+    whole, tiled = (
+        Segmenter.load(bundle.folder, tiling=Tiling(*tiling), nucleus_diameter_px=bundle.diameter_px)
+        .maps(image)
+        .astype(int)
+        for tiling in ((448, 0), (256, 64))
+    )
     difference = np.abs(tiled - whole)
     assert whole.max() - whole.min() > 50  # there is something to compare
     assert difference.mean() <= 0.1 and difference.max() <= 5
@@ -219,7 +235,8 @@ def test_odd_arrays_are_refused_and_views_are_not(brightness: Segmenter) -> None
 
 @pytest.mark.parametrize("form", [REFERENCE, FLOAT32])
 def test_threads_do_not_disturb_each_other(exported: Bundle, form: str) -> None:
-    segmenter = Segmenter.load(exported.folder, form=form, tiling=Tiling(tile_px=64, overlap_px=16))
+    tiling = Tiling(tile_px=64, overlap_px=16)
+    segmenter = Segmenter.load(exported.folder, form=form, tiling=tiling, nucleus_diameter_px=15.0)
     images = [site(100 + 20 * (number % 4), 120, seed=number) for number in range(16)]
     alone = [segmenter.maps(image) for image in images]
     assert len({maps.tobytes() for maps in alone}) == 16
@@ -234,7 +251,7 @@ def test_the_runtime_can_be_chosen(exported: Bundle, tmp_path: Path) -> None:
     record_metrics(tmp_path / "model", {}, default_form=REFERENCE)
     image = site(110, 120)
     by_runtime = {
-        name: Segmenter.load(str(tmp_path / "model"), runtime=name).maps(image)
+        name: Segmenter.load(str(tmp_path / "model"), runtime=name, nucleus_diameter_px=30).maps(image)
         for name in ("auto", "tensorflow", "openvino")
     }
     np.testing.assert_array_equal(by_runtime["auto"], by_runtime["tensorflow"])
@@ -243,6 +260,9 @@ def test_the_runtime_can_be_chosen(exported: Bundle, tmp_path: Path) -> None:
         Segmenter.load(tmp_path / "model", runtime="onnx")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="threads: expected at least 1, found 0"):
         Segmenter.load(tmp_path / "model", threads=0)
+    for diameter in (0, -3.0, float("nan"), float("inf")):
+        with pytest.raises(UsageError, match="nucleus_diameter_px: expected pixels above 0, or None, found"):
+            Segmenter.load(tmp_path / "model", nucleus_diameter_px=diameter)
 
 
 def test_a_uri_is_refused_with_a_remedy_that_works(

@@ -70,7 +70,7 @@ def test_masks_equal_a_plain_loop(plate: Path, plate_run: Path, segment: Callabl
     for image in images:
         row, column = image.stem.split("-")[2:]
         mask = _mask(plate_run / "masks" / "P1" / f"{row}{column}" / "1.png")
-        np.testing.assert_array_equal(mask, segment(image))
+        np.testing.assert_array_equal(mask, segment(image, out=plate_run))
 
 
 def test_parquet_masks_hold_the_bytes_of_the_pngs(plate_run: Path) -> None:
@@ -146,6 +146,7 @@ def test_a_rerun_does_nothing_and_says_so(
     [
         ({"tile_px": 96}, "tile_px: 1024 there, 96 asked for"),
         ({"masks": "png"}, "masks: 'both' there, 'png' asked for"),
+        ({"nucleus_diameter_px": "20.0"}, "nucleus_diameter_px: 'auto' there, 20.0 asked for"),
     ],
 )
 def test_other_settings_are_refused(
@@ -209,7 +210,7 @@ def test_two_plates_then_overwritten_without_masks(
     for row in rows:
         well = row["Metadata_Well"]
         (image,) = (tmp_path / "in" / row["Metadata_Plate"]).glob(f"*-{well[0]}-{well[1:]}.tif")
-        np.testing.assert_array_equal(decode_label_png(row["png"], name=well), segment(image))
+        np.testing.assert_array_equal(decode_label_png(row["png"], name=well), segment(image, out=out))
     # A part holds one plate, and its folder names it.
     for name in ("sites", "nuclei", "masks"):
         assert sorted(folder.name for folder in (out / name).iterdir()) == ["plate=P%202", "plate=P1"]
@@ -296,6 +297,8 @@ def test_images_of_every_kind_equal_a_plain_loop(
     odd_folder: Path, odd_run: Any, segment: Callable[..., np.ndarray]
 ) -> None:
     out, _, _ = odd_run
+    # They are of several shapes, so from several places: each one's scale is its own.
+    assert json.loads((out / "diameters.json").read_text()) == {"odd": None}
     masks = {path.stem: path for path in (out / "masks").rglob("*.png")}
     assert set(masks) == {name.replace("/", "__") for name in (*READABLE, *EMPTY)}
     for name in (*READABLE, *EMPTY):

@@ -266,7 +266,7 @@ class _Labels:
         self.label = make
 
 
-def _fail(maps: np.ndarray) -> np.ndarray:
+def _fail(maps: np.ndarray, *, scale: float) -> np.ndarray:
     raise RuntimeError("no such nucleus")
 
 
@@ -274,9 +274,13 @@ def _fail(maps: np.ndarray) -> np.ndarray:
     ("make", "kind", "told"),
     [
         (_fail, NucsegError, "stage label: could not find the nuclei of .*: RuntimeError: no such nucleus; train"),
-        (lambda maps: np.zeros((3, 3), np.int32), NucsegError, r"stage measure: .*found \(128, 128\) and \(3, 3\)"),
         (
-            lambda maps: np.arange(128 * 128 * 5).reshape(640, 128)[:128].astype(np.int32) * 5,
+            lambda maps, scale: np.zeros((3, 3), np.int32),
+            NucsegError,
+            r"stage measure: .*found \(128, 128\) and \(3, 3\)",
+        ),
+        (
+            lambda maps, scale: np.arange(128 * 128 * 5).reshape(640, 128)[:128].astype(np.int32) * 5,
             NucsegError,
             "stage encode",
         ),

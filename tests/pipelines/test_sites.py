@@ -12,7 +12,8 @@ import tifffile
 
 from nucseg_ray.imaging.codecs import decode_label_png, encode_image_png
 from nucseg_ray.imaging.labels import ForegroundLabels
-from nucseg_ray.pipelines.rows import array_fields, pack, to_table, unpack
+from nucseg_ray.pipelines.network import MAPS_FIELDS
+from nucseg_ray.pipelines.rows import pack, to_table, unpack
 from nucseg_ray.pipelines.sites import READ_SCHEMA, Sink, finish_batch, read_batch
 from nucseg_ray.plates.planning import MANIFEST
 from nucseg_ray.storage.ledger import begin_run, committed_stems
@@ -21,7 +22,9 @@ from nucseg_ray.storage.parts import read_parts
 
 RUN = "run-1"
 VARIANT = ForegroundLabels()
-PREDICTED_SCHEMA = pa.schema([*READ_SCHEMA, *array_fields("maps")])
+# The network saw the images smaller than they are: its least area is more of their pixels.
+SCALE = 0.75
+PREDICTED_SCHEMA = pa.schema([*READ_SCHEMA, *MAPS_FIELDS])
 
 
 def _manifest(**planes: list[str]) -> pa.Table:
@@ -109,6 +112,7 @@ def _predicted(**maps: np.ndarray | str) -> pa.Table:
                 **pack("image", np.full((30, 40), 9, np.uint8)),
                 **{"stage": None, "error": value if failed else None, "retryable": None, "seconds": 1.5},
                 **pack("maps", None if failed else value),
+                **{"scale": None if failed else SCALE, "diameter_px": None if failed else 60.0},
             }
         )
     return to_table(rows, PREDICTED_SCHEMA)
@@ -136,7 +140,7 @@ def test_a_block_is_committed_with_its_outcomes(tmp_path: Path) -> None:
         broken="predict: ResourceExhaustedError: no memory",
         none=_maps(),
         odd=odd,
-        two=_maps((2, 3, 8, 11), (20, 20, 29, 30)),
+        two=_maps((2, 3, 8, 11), (20, 20, 29, 30), (1, 30, 6, 37)),  # the last has 35 pixels
     )
     counts = finish_batch(table, variant=VARIANT, sink=sink).to_pylist()
     assert counts == [{"segmented": 1, "empty": 1, "failed": 2, "n_nuclei": 2, "output_error": None}]
@@ -149,6 +153,9 @@ def test_a_block_is_committed_with_its_outcomes(tmp_path: Path) -> None:
     }
     assert sites["broken"]["reason"] == "predict: ResourceExhaustedError: no memory"
     assert all((row["height"], row["width"]) == (30, 40) and row["seconds"] >= 1.5 for row in sites.values())
+    assert {name: row["diameter_px"] for name, row in sites.items()} == {
+        **{"broken": None, "none": 60.0, "odd": 60.0, "two": 60.0}
+    }
     nuclei = read_parts(Location(str(tmp_path)), "nuclei", None).to_pylist()
     assert [(row["ObjectNumber"], row["Nuclei_AreaShape_Area"]) for row in nuclei] == [(1, 48), (2, 90)]
     assert {(row["Metadata_Site"], row["Nuclei_Intensity_MeanIntensity"]) for row in nuclei} == {("two", 9.0)}

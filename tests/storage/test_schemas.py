@@ -19,7 +19,7 @@ def test_every_column_explains_itself_also_in_the_file(schema: pa.Schema, memory
     assert kept.names[:4] == [field.name for field in KEY_FIELDS]
     for field in kept:
         assert field.metadata[b"description"], field.name
-        pixels = any(word in field.name for word in ("_X", "_Y", "Area", "height", "width"))
+        pixels = any(word in field.name for word in ("_X", "_Y", "Area", "height", "width", "diameter"))
         assert (field.metadata.get(b"unit") == b"px") == pixels, field.name
 
 

@@ -1,0 +1,194 @@
+"""How large the nuclei of a plate are: found on some sites, recorded, and gone on with."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from nucseg_ray.config import PredictSettings
+from nucseg_ray.errors import OutputError
+from nucseg_ray.imaging.codecs import decode_image, decode_label_png, encode_image_png
+from nucseg_ray.imaging.metrics import match, pool
+from nucseg_ray.model.bundle import read_bundle
+from nucseg_ray.model.predictor import choose_form
+from nucseg_ray.model.segmenter import Segmenter
+from nucseg_ray.pipelines.diameters import Survey, Surveyor, _looked_at, scattered
+from nucseg_ray.pipelines.inference import run_predict
+from nucseg_ray.pipelines.models import ship
+from nucseg_ray.pipelines.network import ActorPool
+from nucseg_ray.pipelines.run_record import read_diameters, record_diameters
+from nucseg_ray.plates.planning import plan
+from nucseg_ray.storage.ledger import committed_stems
+from nucseg_ray.storage.listing import list_files
+from nucseg_ray.storage.locations import Location
+from nucseg_ray.storage.parts import read_parts
+
+
+def _settings(plates: Path, model: Path, out: Path, **wanted: Any) -> PredictSettings:
+    return PredictSettings(input=str(plates), output=str(out), model=str(model), preflight=False, **wanted)
+
+
+def _mask(path: Path) -> np.ndarray:
+    return decode_label_png(path.read_bytes(), name=path.name)
+
+
+def _sites(out: Path) -> list[dict[str, Any]]:
+    location = Location(str(out))
+    return read_parts(location, "sites", committed_stems(location)).to_pylist()
+
+
+def _enlarge(image: Path, folder: Path, times: float) -> None:
+    """Write an image as PNG, enlarged; images of a plate have one size, so it is cut to that or mirrored."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pixels = decode_image(image.read_bytes(), name=image.name)
+    large = cv2.resize(pixels, None, fx=times, fy=times, interpolation=cv2.INTER_LINEAR)
+    short = max(0, 256 - large.shape[0])
+    square = np.pad(large, (0, short), mode="symmetric")[:256, :256]
+    (folder / f"{image.stem}.png").write_bytes(encode_image_png(square))
+
+
+@pytest.fixture(scope="module")
+def plates(plate: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three plates of two rows: as they are, with one image that is none; twice as large; and a mixture of sizes."""
+    folder = tmp_path_factory.mktemp("plates") / "in"
+    (folder / "P1").mkdir(parents=True)
+    for number, image in enumerate(sorted((plate / "P1").glob("*-[AB]-*.tif"))):
+        shutil.copy(image, folder / "P1")
+        _enlarge(image, folder / "twice", 2.0)
+        _enlarge(image, folder / "mixed", 2.5 if number % 2 else 1.0)
+    (folder / "P1" / "Channel1-13-B-01.tif").write_bytes(b"not an image")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(plates: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """Output of a run over two of them, then over all; and what both logged of diameters."""
+    out = tmp_path_factory.mktemp("sizes") / "out"
+    said: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("nucseg_ray.pipelines.diameters")
+    logger.addHandler(handler)
+    first = plates.parent / "first" / "in"
+    shutil.copytree(plates / "twice", first / "twice")
+    shutil.copytree(plates / "P1", first / "P1")
+    account = run_predict(_settings(first, tiny_model, out))
+    assert (account.sites, account.failed) == (24, 1)
+    logger.removeHandler(handler)
+    return out, said
+
+
+def test_where_sites_agree_the_plate_has_one_diameter() -> None:
+    assert Survey("P", (20.0, 22.0, 30.0, 32.0), True).diameter_px == 26.0
+    assert Survey("P", (20.0, 33.0), True).diameter_px is None
+    assert Survey("P", (20.0, 21.0), False).diameter_px is None
+    assert Survey("P", (20.0,), True).diameter_px is None
+    assert Survey("P", (), True).diameter_px is None
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5, 12, 13, 96, 384, 1_000_000])
+def test_sites_come_from_all_over_the_plate(rows: int) -> None:
+    found = scattered(rows)
+    assert len(set(found)) == len(found) == min(rows, 12)
+    assert set(found) <= set(range(rows))
+    if rows == 96:  # eight rows of twelve: the first six are in six rows and in six columns
+        assert len({row // 12 for row in found[:6]}) >= 5 and len({row % 12 for row in found[:6]}) >= 5
+
+
+def test_the_sites_of_a_plate_are_its_own() -> None:
+    """Also where a rerun has added sites to a plate, behind those of others."""
+    plates = ["B"] * 7 + ["A"] * 40 + ["B"] * 3 + ["C"]
+    manifest = pa.concat_tables(
+        [pa.table({"plate": plates[:45], "site": range(45)}), pa.table({"plate": plates[45:], "site": range(45, 51)})]
+    )
+    found = _looked_at(manifest, ["C", "B"])
+    assert {plate: set(table.column("plate").to_pylist()) for plate, table in found.items()} == {"C": {"C"}, "B": {"B"}}
+    sites = [*range(7), 47, 48, 49]
+    assert found["B"].column("site").to_pylist() == [sites[row] for row in scattered(10)]
+
+
+def test_a_survey_is_what_a_segmenter_finds(plate: Path, tiny_model: Path, ray_session: None) -> None:
+    root, bundle = Location(str(plate / "P1")), read_bundle(tiny_model)
+    form = choose_form(bundle, runtime="auto", use_gpu=False)
+    actors = ActorPool(form=form, actors=1, cpus=1.0, threads=2, use_gpu=False)
+    manifest = plan(list_files(root), root_name="P1").manifest
+    rows = scattered(24)
+    found = Surveyor(root=root, files=ship(bundle), pool=actors).survey("P1", manifest.take(rows))
+    segmenter = Segmenter.load(tiny_model, threads=2)
+    files = [manifest.column("planes")[row].as_py()[0] for row in rows]
+    alone = [segmenter.estimate_diameter(decode_image((plate / "P1" / f).read_bytes(), name=f)) for f in files[:6]]
+    assert found.one_shape and len(found.estimates) >= 4
+    assert list(found.estimates) == [diameter for diameter in alone if diameter is not None]
+    # Nuclei have radii of 7 to 11 px.
+    assert found.diameter_px == pytest.approx(18, rel=0.15)
+
+
+def test_each_plate_is_seen_at_its_own_scale(
+    plates: Path, run: tuple[Path, list[str]], segment: Callable[..., np.ndarray]
+) -> None:
+    out, said = run
+    diameters = json.loads((out / "diameters.json").read_text())
+    assert diameters["twice"] == pytest.approx(2 * diameters["P1"], rel=0.12)
+    assert [line.partition(":")[0] for line in said] == ["plate P1", "plate twice"]
+    assert f"about {diameters['P1']:.1f} px across" in said[0]
+    for site in _sites(out):
+        failed = site["outcome"] == "failed"
+        assert site["diameter_px"] == (None if failed else diameters[site["Metadata_Plate"]])
+    matches = []
+    for path in sorted((out / "masks" / "P1").rglob("*.png")):
+        well = path.parent.name
+        mask, large = _mask(path), _mask(out / "masks" / "twice" / well / path.name)
+        for name, found in (("P1", mask), ("twice", large)):
+            (image,) = (plates / name).glob(f"*-{well[0]}-{well[1:]}.*")
+            np.testing.assert_array_equal(found, segment(image, out=out))
+        again = cv2.resize(mask.astype(np.float32), large.shape[::-1], interpolation=cv2.INTER_NEAREST)
+        matches.append(match(again.astype(np.int32), large))
+    assert len(matches) == 11 and pool(matches).n_truth > 50
+    assert pool(matches).f1[0] > 0.9
+
+
+def test_a_rerun_goes_on_with_the_record_and_adds_new_plates(
+    plates: Path, run: tuple[Path, list[str]], tiny_model: Path, segment: Callable[..., np.ndarray]
+) -> None:
+    out, _ = run
+    before = read_diameters(Location(str(out)))
+    # As if it had been found otherwise: what is recorded counts, not what would be found now.
+    record_diameters(Location(str(out)), {**before, "twice": 20.0})
+    for path in (out / "sites" / "plate=twice").iterdir():
+        path.unlink()
+    assert run_predict(_settings(plates.parent / "first" / "in", tiny_model, out)).done_before == 12
+    assert {site["diameter_px"] for site in _sites(out) if site["Metadata_Plate"] == "twice"} == {20.0}
+    shutil.copytree(plates / "mixed", plates.parent / "first" / "in" / "mixed")
+    assert run_predict(_settings(plates.parent / "first" / "in", tiny_model, out)).sites == 36
+    assert read_diameters(Location(str(out))) == {**before, "twice": 20.0, "mixed": None}
+    images = sorted((plates / "mixed").iterdir())
+    for image in images:
+        well = "".join(image.stem.split("-")[2:])
+        np.testing.assert_array_equal(_mask(out / "masks" / "mixed" / well / "1.png"), segment(image))
+    sizes = [site["diameter_px"] for site in _sites(out) if site["Metadata_Plate"] == "mixed" and site["diameter_px"]]
+    assert max(sizes) > 2 * min(sizes)
+
+    (out / "diameters.json").write_text('{"P1": "large"}')
+    with pytest.raises(OutputError, match=r"diameters.json: expected diameters; restore it, or start afresh"):
+        read_diameters(Location(str(out)))
+
+
+def test_a_number_is_taken_for_every_plate_and_no_site_is_surveyed(
+    plates: Path, run: tuple[Path, list[str]], tiny_model: Path
+) -> None:
+    out, _ = run
+    settings = _settings(plates.parent / "first" / "in" / "P1", tiny_model, out, nucleus_diameter_px="18")
+    account = run_predict(settings.model_copy(update={"overwrite": True}))
+    assert (account.sites, account.failed, account.done_before) == (12, 1, 0)
+    assert not (out / "diameters.json").exists()  # that of the runs before went with them
+    assert {site["diameter_px"] for site in _sites(out) if site["outcome"] != "failed"} == {18.0}
+    assert json.loads((out / "run.json").read_text())["made_with"]["nucleus_diameter_px"] == 18.0
