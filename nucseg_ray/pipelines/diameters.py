@@ -188,12 +188,13 @@ def _tell(surveys: list[Survey], *, seconds: float, record: Location) -> None:
     if len(surveys) > PLATES_TOLD:
         found = [survey.diameter_px for survey in surveys if survey.diameter_px is not None]
         logger.info(
-            "and so on: %d plates looked at in %s, %d of them with one diameter of nuclei%s, the others image by "
+            "and so on: %d plates looked at in %s, %d of them with one diameter of nuclei%s, %d to be judged image by "
             "image; all are in %s",
             len(surveys),
             duration(seconds),
             len(found),
             f" ({min(found):.1f} to {max(found):.1f} px)" if found else "",
+            len(surveys) - len(found),
             record,
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,12 +16,12 @@ import pyarrow as pa
 import pytest
 
 from nucseg_ray.config import PredictSettings
-from nucseg_ray.errors import OutputError
+from nucseg_ray.errors import NucsegError, OutputError
 from nucseg_ray.imaging.codecs import decode_image, decode_label_png, encode_image_png
-from nucseg_ray.model.bundle import read_bundle
+from nucseg_ray.model.bundle import REFERENCE, read_bundle
 from nucseg_ray.model.predictor import choose_form
 from nucseg_ray.model.segmenter import Segmenter
-from nucseg_ray.pipelines.diameters import Survey, Surveyor, _looked_at, scattered
+from nucseg_ray.pipelines.diameters import Survey, Surveyor, _looked_at, plate_diameters, scattered
 from nucseg_ray.pipelines.inference import run_predict
 from nucseg_ray.pipelines.models import ship
 from nucseg_ray.pipelines.network import ActorPool
@@ -129,6 +130,24 @@ def test_a_survey_is_what_a_segmenter_finds(plate: Path, tiny_model: Path, ray_s
     assert list(found.estimates) == [diameter for diameter in alone if diameter is not None]
     # Nuclei have radii of 7 to 11 px.
     assert found.diameter_px == pytest.approx(18, rel=0.15)
+
+
+def test_a_process_that_dies_is_told_with_the_way_round(
+    plate: Path, tiny_model: Path, tmp_path: Path, ray_session: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Deadly:
+        """Ends the process that loads it, as a library's crash or a lack of memory does."""
+
+        def folder(self) -> Path:
+            os._exit(1)
+
+    monkeypatch.setattr("nucseg_ray.pipelines.diameters.MOST_RETRIES", 0)
+    root, out = Location(str(plate / "P1")), Location(str(tmp_path / "out"))
+    manifest = plan(list_files(root), root_name="P1").manifest
+    actors = ActorPool(form=REFERENCE, actors=1, cpus=1.0, threads=2, use_gpu=False)
+    with pytest.raises(NucsegError, match="diameter of nuclei ended .*give the diameter with --nucleus-diameter-px"):
+        plate_diameters(manifest, plates=["P1"], root=root, out=out, files=Deadly(), pool=actors)
+    assert not (tmp_path / "out").exists()
 
 
 def test_each_plate_is_seen_at_its_own_scale(
