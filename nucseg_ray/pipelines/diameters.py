@@ -6,6 +6,7 @@ or with debris. Where they do not agree, each image's is found by itself.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,9 +18,11 @@ import pyarrow as pa
 import ray
 
 from nucseg_ray.errors import NucsegError
+from nucseg_ray.imaging.codecs import Pixels
 from nucseg_ray.pipelines.models import ModelFiles
-from nucseg_ray.pipelines.network import ActorPool, MapActor
+from nucseg_ray.pipelines.network import ActorPool, load_segmenter
 from nucseg_ray.pipelines.progress import duration
+from nucseg_ray.pipelines.rows import unpack
 from nucseg_ray.pipelines.run_record import DIAMETERS_JSON, read_diameters, record_diameters
 from nucseg_ray.pipelines.session import MOST_RETRIES
 from nucseg_ray.pipelines.sites import read_batch
@@ -116,19 +119,31 @@ class Surveyor:
     def __init__(self, *, root: Location, files: ModelFiles, pool: ActorPool) -> None:
         """Load the model, once."""
         self._root = root
-        self._actor = MapActor(model=files, pool=pool)
+        self._segmenter = load_segmenter(files, pool)
 
     def survey(self, plate: str, sites: pa.Table) -> Survey:
         """Estimate the diameter on some rows of the manifest; those that cannot be read or predicted do not count."""
         estimates: list[float] = []
         shapes: set[tuple[int, ...]] = set()
         for start in range(0, sites.num_rows, SITES_TOGETHER):
-            table = self._actor(read_batch(sites.slice(start, SITES_TOGETHER), root=self._root))
-            estimates += [found for found in table.column("diameter_px").to_pylist() if found is not None]
-            shapes |= {tuple(shape) for shape in table.column("image_shape").to_pylist() if shape is not None}
+            table = read_batch(sites.slice(start, SITES_TOGETHER), root=self._root)
+            images = [image for row in range(table.num_rows) if (image := unpack("image", table, row)) is not None]
+            estimates += filter(None, self._estimates(images))
+            shapes |= {image.shape for image in images}
             if len(estimates) >= ENOUGH:
                 break
         return Survey(plate, tuple(estimates), len(shapes) == 1)
+
+    def _estimates(self, images: Sequence[Pixels]) -> list[float | None]:
+        """Estimate all together; where that fails, one by one, to do without the one that it fails for."""
+        try:
+            return self._segmenter.estimate_diameters(images)
+        except Exception:
+            found = []
+            for image in images:
+                with contextlib.suppress(Exception):  # in the run it becomes a row that says why
+                    found.append(self._segmenter.estimate_diameter(image))
+            return found
 
 
 def _surveyed(
@@ -173,12 +188,13 @@ def _tell(surveys: list[Survey], *, seconds: float, record: Location) -> None:
     if len(surveys) > PLATES_TOLD:
         found = [survey.diameter_px for survey in surveys if survey.diameter_px is not None]
         logger.info(
-            "and so on: %d plates looked at in %s, %d of them with one diameter of nuclei%s, the others image by "
+            "and so on: %d plates looked at in %s, %d of them with one diameter of nuclei%s, %d to be judged image by "
             "image; all are in %s",
             len(surveys),
             duration(seconds),
             len(found),
             f" ({min(found):.1f} to {max(found):.1f} px)" if found else "",
+            len(surveys) - len(found),
             record,
         )
 

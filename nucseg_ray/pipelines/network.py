@@ -16,6 +16,7 @@ from nucseg_ray.pipelines.session import finite_retries
 
 if TYPE_CHECKING:
     from nucseg_ray.model.scaling import ScaledMaps
+    from nucseg_ray.model.segmenter import Segmenter
 
 # What an actor needs for TensorFlow, the weights and the activations of one tile. Being a reservation that reading
 # tasks do not share, it also keeps Ray from fusing the reading of files into the actor.
@@ -44,6 +45,17 @@ class ActorPool:
     def resources(self) -> dict[str, Any]:
         """What one process takes, as Ray's options."""
         return {"num_cpus": self.cpus, "num_gpus": 1 if self.use_gpu else 0, "memory": ACTOR_MEMORY_BYTES}
+
+
+def load_segmenter(model: ModelFiles, pool: ActorPool) -> Segmenter:
+    """Load a model in a process of the pool, once in its life."""
+    from nucseg_ray.model.segmenter import Segmenter
+    from nucseg_ray.model.tiled_network import Tiling
+
+    tiling = Tiling(tile_px=pool.tile_px, overlap_px=pool.overlap_px)
+    segmenter = Segmenter.load(model.folder(), form=pool.form, threads=pool.threads, tiling=tiling)
+    model.discard()
+    return segmenter
 
 
 def with_maps(
@@ -78,14 +90,9 @@ class MapActor:
         self, *, model: ModelFiles, pool: ActorPool, diameters: Mapping[str, float | None] | None = None
     ) -> None:
         """Load the model, once."""
-        from nucseg_ray.model.segmenter import Segmenter
-        from nucseg_ray.model.tiled_network import Tiling
-
-        tiling = Tiling(tile_px=pool.tile_px, overlap_px=pool.overlap_px)
-        self._segmenter = Segmenter.load(model.folder(), form=pool.form, threads=pool.threads, tiling=tiling)
+        self._segmenter = load_segmenter(model, pool)
         self._one_diameter = pool.nucleus_diameter_px
         self._of_plate = diameters
-        model.discard()
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Add the maps of each image; the rest of the table stays as it is."""
