@@ -93,7 +93,7 @@ RUN = {SAVED_MODEL: run_saved_model, ONNX: run_onnx}
 def compare(network: str, folder: Path, reference: Predictor, batches: list[np.ndarray]) -> None:
     for batch, found in zip(batches, RUN[network](folder, batches), strict=True):
         expected = reference.predict(batch)
-        assert found.shape == expected.shape == (*batch.shape[:3], 2) and found.dtype == np.float32
+        assert found.shape == expected.shape == (*batch.shape[:3], 3) and found.dtype == np.float32
         np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE[network])
 
 
@@ -123,7 +123,7 @@ def test_the_onnx_file_says_what_it_takes(folder: Path) -> None:
         return value.name, tensor.elem_type, [size.dim_param or size.dim_value for size in tensor.shape.dim]
 
     assert [told(value) for value in network.graph.input] == [("image", onnx.TensorProto.FLOAT, ["N", "H", "W", 3])]
-    assert [told(value) for value in network.graph.output] == [("maps", onnx.TensorProto.FLOAT, ["N", "H", "W", 2])]
+    assert [told(value) for value in network.graph.output] == [("maps", onnx.TensorProto.FLOAT, ["N", "H", "W", 3])]
 
 
 def test_the_description_is_that_of_the_bundle(folder: Path, bundle: Bundle) -> None:

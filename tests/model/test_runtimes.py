@@ -44,7 +44,7 @@ def test_a_form_predicts_what_the_reference_predicts(
 ) -> None:
     images = np.stack([draw(*shape, seed=seed) for seed in range(3)])
     expected, found = load(REFERENCE).predict(images), load(form).predict(images)
-    assert found.shape == expected.shape == (3, *shape, 2) and found.dtype == expected.dtype == np.float32
+    assert found.shape == expected.shape == (3, *shape, 3) and found.dtype == expected.dtype == np.float32
     # In units of what the maps vary by: an untrained network varies by a few hundredths.
     difference = np.abs(found - expected) / expected.std()
     assert difference.mean() <= mean and difference.max() <= largest
@@ -64,7 +64,7 @@ def test_an_image_does_not_depend_on_its_batch(load: Callable[[str], Predictor],
 def test_more_shapes_than_are_kept_compiled(load: Callable[[str], Predictor], draw: Draw, form: str) -> None:
     first = load(form).predict(draw(64, 64)[np.newaxis])
     for side in range(64, 64 * 14, 64):
-        assert load(form).predict(draw(64, side)[np.newaxis]).shape == (1, 64, side, 2)
+        assert load(form).predict(draw(64, side)[np.newaxis]).shape == (1, 64, side, 3)
     np.testing.assert_array_equal(load(form).predict(draw(64, 64)[np.newaxis]), first)
 
 
