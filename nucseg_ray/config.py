@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 # The text beside the type is what stands for the value in ``--help``.
 Place = Annotated[str, "PATH"]
 _MODEL = "folder or URI of a model bundle; pretrained: the one that comes with the package"
+_TTA = "let the network see each image mirrored, too, and take the mean (test-time augmentation): four times as long"
 
 
 class Settings(BaseModel):
@@ -149,6 +150,7 @@ class PredictSettings(Settings):
     nucleus_diameter_px: DiameterText = Field(
         AUTO, description="diameter of the nuclei; auto: found on some sites of each plate, or for each image"
     )
+    tta: bool = Field(False, description=_TTA)
 
     max_failed: Annotated[str, "N|P%"] = Field("0", description="exit with 3 when more sites failed than N, or than P%")
     retry_failed: bool = Field(False, description="try the failed sites of earlier runs again")
@@ -202,6 +204,7 @@ class EvaluateSettings(Settings):
     index: Place | None = Field(None, description="CSV with a row an image: ImageId and any of group, kind, fold")
     fold: int | None = Field(None, description="score the images of this fold of the index only", ge=0)
     nucleus_diameter_px: DiameterText = Field(AUTO, description="diameter of the nuclei; auto: found for each image")
+    tta: bool = Field(False, description=_TTA)
     masks: Place | None = Field(None, description="folder of label masks, such as OUT/masks, to score against --truth")
     truth: Place | None = Field(None, description="folder of true label images, named as those in --masks")
 

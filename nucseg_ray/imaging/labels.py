@@ -73,6 +73,10 @@ class ForegroundLabels:
         """Return the maps (H, W, 1) uint8 a perfect network would predict for a label image: 0 or 255."""
         return _nucleus_target(labels)[:, :, np.newaxis]
 
+    def mirrored(self, maps: NDArray[np.float32], *, axis: int) -> NDArray[np.float32]:
+        """Give the maps (N, H, W, 1) in [0, 1] of images mirrored along axis 1 (upside down) or 2."""
+        return np.flip(maps, axis)
+
     def to_dict(self) -> dict[str, Any]:
         """Return kind and settings, ready for JSON; ``labels_from_dict`` is the inverse."""
         return {"kind": self.kind, **asdict(self)}
@@ -144,6 +148,12 @@ class CentreLabels:
         steps = (centres[labels[y, x]] - np.stack([y, x], axis=1).astype(np.float32)) / np.float32(self.offset_step_px)
         offsets[y, x] = np.clip(np.rint(steps) + ZERO, 0, 255)
         return np.concatenate([_nucleus_target(labels)[:, :, np.newaxis], offsets], axis=-1)
+
+    def mirrored(self, maps: NDArray[np.float32], *, axis: int) -> NDArray[np.float32]:
+        """Give the maps (N, H, W, 3) in [0, 1] of images mirrored along axis 1 (upside down) or 2."""
+        turned = np.flip(maps, axis).copy()
+        turned[..., axis] = 2 * ZERO / 255 - turned[..., axis]  # map 1 points along axis 1, map 2 along axis 2
+        return turned
 
     def to_dict(self) -> dict[str, Any]:
         """Return kind and settings, ready for JSON; ``labels_from_dict`` is the inverse."""

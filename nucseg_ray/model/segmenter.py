@@ -21,6 +21,7 @@ from nucseg_ray.errors import InputError, UsageError
 from nucseg_ray.imaging.codecs import Labels, Pixels
 from nucseg_ray.imaging.pixels import to_pixels
 from nucseg_ray.model.bundle import Bundle, read_bundle
+from nucseg_ray.model.mirrored import MirroredPredictor
 from nucseg_ray.model.predictor import Predictor, Runtime, choose_form, load_predictor
 from nucseg_ray.model.pretrained import PRETRAINED, pretrained_folder
 from nucseg_ray.model.scaling import ScaledMaps, ScaledNetwork
@@ -69,6 +70,7 @@ class Segmenter:
         tiling: Tiling = DEFAULT_TILING,
         form: str | None = None,
         nucleus_diameter_px: float | None = None,
+        tta: bool = False,
     ) -> Segmenter:
         """Load a bundle from a local folder; without one, the model that comes with the package.
 
@@ -79,7 +81,8 @@ class Segmenter:
 
         ``nucleus_diameter_px`` is the diameter of the nuclei in every image, in its pixels: the network sees images at
         the size that brings them near those it was trained on. By default each image's is found by the network itself,
-        which takes up to three times as long where it differs much from that.
+        which takes up to three times as long where it differs much from that. With ``tta`` (test-time augmentation) the
+        network looks at each image and its three mirror images, and the mean counts: four times as long.
 
         Raises
         ------
@@ -96,6 +99,8 @@ class Segmenter:
         bundle = read_bundle(pretrained_folder() if folder == PRETRAINED else Path(folder))
         form = form or choose_form(bundle, runtime=runtime, use_gpu=False)
         predictor = load_predictor(bundle, form=form, threads=threads)
+        if tta:
+            predictor = MirroredPredictor(predictor, bundle.labels)
         return cls(bundle, predictor, tiling=tiling, nucleus_diameter_px=nucleus_diameter_px)
 
     def segment(self, image: Pixels) -> Labels:

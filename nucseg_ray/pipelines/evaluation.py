@@ -129,6 +129,7 @@ def _score_flags_model(settings: EvaluateSettings) -> Scores:
         threads=settings.threads_per_actor,
         use_gpu=settings.use_gpu,
         nucleus_diameter_px=as_diameter(settings.nucleus_diameter_px),
+        tta=settings.tta,
     )
     check_room(process="actor", count=actors.actors, cpus_each=actors.cpus, use_gpu=actors.use_gpu)
     index = Location(settings.index) if settings.index else None

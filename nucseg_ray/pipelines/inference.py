@@ -68,6 +68,7 @@ def run_predict(settings: PredictSettings) -> Account:
         tile_px=settings.tile_px,
         overlap_px=settings.overlap_px,
         nucleus_diameter_px=as_diameter(settings.nucleus_diameter_px),
+        tta=settings.tta,
     )
     check_room(process="actor", count=actors.actors, cpus_each=actors.cpus, use_gpu=actors.use_gpu)
     planned = plan(
@@ -132,6 +133,7 @@ def _decisive(settings: PredictSettings, planned: Plan, bundle: Bundle, form: st
         "tile_px": settings.tile_px,
         "overlap_px": settings.overlap_px,
         "nucleus_diameter_px": as_diameter(settings.nucleus_diameter_px) or AUTO,
+        "tta": settings.tta,
     }
 
 

@@ -40,6 +40,7 @@ class ActorPool:
     tile_px: int = 1024
     overlap_px: int = 128
     nucleus_diameter_px: float | None = None
+    tta: bool = False
 
     @property
     def resources(self) -> dict[str, Any]:
@@ -53,7 +54,7 @@ def load_segmenter(model: ModelFiles, pool: ActorPool) -> Segmenter:
     from nucseg_ray.model.tiled_network import Tiling
 
     tiling = Tiling(tile_px=pool.tile_px, overlap_px=pool.overlap_px)
-    segmenter = Segmenter.load(model.folder(), form=pool.form, threads=pool.threads, tiling=tiling)
+    segmenter = Segmenter.load(model.folder(), form=pool.form, threads=pool.threads, tiling=tiling, tta=pool.tta)
     model.discard()
     return segmenter
 

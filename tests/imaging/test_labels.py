@@ -277,3 +277,14 @@ def test_targets_of_the_bowl_give_its_nuclei_back(realdata: Path) -> None:
             truth[mask] = number
         found.append(match(truth, variant.label(variant.targets(truth))))
     assert pool(found).ap[0] > 0.97
+
+
+@pytest.mark.parametrize("axis", [1, 2])
+@pytest.mark.parametrize("variant", [ForegroundLabels(), CentreLabels()])
+def test_maps_of_a_mirrored_image_are_the_mirrored_maps(variant: ForegroundLabels | CentreLabels, axis: int) -> None:
+    truth = touching_grid(6, 3)
+    truth[5:9, 2:5] = 0  # so that it is not its own mirror image
+    maps, expected = (variant.targets(labels) / np.float32(255) for labels in (truth, np.flip(truth, axis - 1)))
+    mirrored = variant.mirrored(maps[np.newaxis], axis=axis)[0]
+    np.testing.assert_allclose(mirrored * 255, expected * 255, atol=1)  # centroids are rounded towards even steps
+    np.testing.assert_allclose(variant.mirrored(mirrored[np.newaxis], axis=axis)[0], maps, atol=1e-6)

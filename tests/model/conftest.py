@@ -39,7 +39,7 @@ def weights(unet: Any, architecture: Architecture) -> dict[str, np.ndarray]:
 def bundle(tmp_path_factory: pytest.TempPathFactory, architecture: Architecture, weights: dict[str, Any]) -> Bundle:
     folder: Path = tmp_path_factory.mktemp("model")
     # Untrained, it answers 0.5 everywhere, give or take a hundredth: too flat a map to tell one image from another.
-    contrast = {**weights, "head/kernel:0": weights["head/kernel:0"] * 300}
+    contrast = {**weights, "head/kernel:0": weights["head/kernel:0"] * 900}
     return write_bundle(
         folder,
         contrast,

@@ -1,0 +1,43 @@
+"""A network that looks at an image and its mirror images."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from nucseg_ray.imaging.labels import CentreLabels, ForegroundLabels
+from nucseg_ray.model.mirrored import MirroredPredictor
+
+
+class LeansRight:
+    """Answers with the image itself, shifted by a pixel to the right: what a network of uneven kernels may do."""
+
+    def predict(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Take the first channel for the nucleus, and let every pixel point to the lower left."""
+        maps = np.full((*images.shape[:3], 3), [0, 192 / 255, 64 / 255], np.float32)
+        maps[..., 0] = np.roll(images[..., 0], 1, axis=2)
+        return maps
+
+
+def test_what_leans_to_one_side_is_evened_out() -> None:
+    images = np.zeros((2, 32, 64, 3), np.float32)
+    images[:, 10:20, 30:41] = 1
+    found = MirroredPredictor(LeansRight(), CentreLabels()).predict(images)
+    expected = np.zeros((32, 64))
+    expected[10:20, 31:40] = 1
+    expected[10:20, [29, 30, 40, 41]] = 0.5
+    np.testing.assert_allclose(found[0, ..., 0], expected, atol=1e-6)
+    # Pointing left in one half of the views and right in the other, nothing of it is left.
+    np.testing.assert_allclose(found[..., 1:], 128 / 255, atol=1e-6)
+    assert found.dtype == np.float32
+
+
+def test_an_even_network_stays_what_it_is() -> None:
+    class Even:
+        def predict(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+            return images[..., :1] ** 2
+
+    images = np.random.default_rng(1).random((1, 32, 32, 3), np.float32)
+    found = MirroredPredictor(Even(), ForegroundLabels()).predict(images)
+    assert found == pytest.approx(images[..., :1] ** 2, rel=1e-5)
