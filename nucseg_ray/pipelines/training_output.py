@@ -35,7 +35,7 @@ _MAY_CHANGE = frozenset(
     {
         *("output", "resume", "mlflow"),
         *("workers", "use_gpu", "cpus_per_worker", "threads_per_worker", "max_restarts"),
-        *("epochs", "patience"),
+        *("epochs", "finetune_epochs", "patience"),
         *("data", "index", "validation_data"),
     }
 )
@@ -69,11 +69,13 @@ def finished_scores(output: Location, settings: TrainSettings) -> dict[str, Any]
         raise OutputError(f"{output}: there is a model already; name another --output, or move that one away")
     before = stored.get("training", {}).get("settings", {})
     _refuse_other_settings(output, before, settings)
-    if settings.epochs > before.get("epochs", 0):
-        raise OutputError(
-            f"{output}: its training is finished, with --epochs {before.get('epochs')}; a finished model is not "
-            f"trained on. For --epochs {settings.epochs} name another --output"
-        )
+    for name, asked in (("epochs", settings.epochs), ("finetune_epochs", settings.finetune_epochs)):
+        if asked > before.get(name, 0):
+            flag = f"--{name.replace('_', '-')}"
+            raise OutputError(
+                f"{output}: its training is finished, with {flag} {before.get(name)}; a finished model is not trained "
+                f"on. For {flag} {asked} name another --output, and begin there with --encoder-weights {output}"
+            )
     logger.info("nothing to do: the training in %s is finished", output)
     return dict(stored.get("metrics", {}))
 

@@ -91,6 +91,7 @@ MAY_CHANGE = {
     "index": "index.csv",
     "validation_data": "set2",
     "epochs": 21,
+    "finetune_epochs": 3,
     "patience": 11,
     "workers": 2,
     "use_gpu": True,
@@ -110,6 +111,8 @@ DECIDE = {
     "crop_px": 128,
     "batch_size": 8,
     "learning_rate": 1e-4,
+    "encoder_rate": 0.2,
+    "nucleus_diameter_px": 20.0,
     "seed": 4,
     "pictures": 1,
 }
@@ -240,9 +243,8 @@ def test_a_finished_training_says_so(tiny_model: Path, tmp_path: Path, caplog: p
 
 def test_a_finished_training_does_not_go_on_for_longer(tiny_model: Path, tmp_path: Path) -> None:
     settings = _copy(tiny_model, tmp_path / "model")
-    with pytest.raises(
-        OutputError, match=r"its training is finished, with --epochs 3; a finished model is not trained"
-    ):
-        run_train(settings.model_copy(update={"epochs": 4}))
+    for name, flag, before in (("epochs", "--epochs", 3), ("finetune_epochs", "--finetune-epochs", 0)):
+        with pytest.raises(OutputError, match=f"its training is finished, with {flag} {before}; a finished model is"):
+            run_train(settings.model_copy(update={name: before + 1}))
     with pytest.raises(OutputMismatchError, match="--seed 0 there, 5 asked for"):
         run_train(settings.model_copy(update={"seed": 5}))
