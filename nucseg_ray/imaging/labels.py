@@ -130,10 +130,12 @@ class CentreLabels:
             ``maps`` is not uint8 or does not hold exactly this variant's maps.
         """
         _check_maps(self, maps)
-        foreground = _above(maps[:, :, 0], self.threshold)
-        px = ((np.arange(256) - ZERO) * (self.offset_step_px / scale)).astype(np.float32)
-        dy, dx = (px[maps[:, :, plane][foreground]] for plane in (1, 2))
-        return _tidy(label_votes(foreground, dy, dx, least_votes=self.least_votes), self.min_area_px / scale**2)
+        nucleus, *offsets = cv2.split(maps)
+        voters = np.flatnonzero(_above(nucleus, self.threshold))
+        step_px = np.float32(self.offset_step_px / scale)
+        dy, dx = ((plane.reshape(-1)[voters].astype(np.float32) - ZERO) * step_px for plane in offsets)
+        labels = label_votes(voters, dy, dx, shape=maps.shape[:2], least_votes=self.least_votes)
+        return _tidy(labels, self.min_area_px / scale**2)
 
     def targets(self, labels: Labels, centres: Centres | None = None) -> Maps:
         """Return the maps (H, W, 3) uint8 a perfect network would predict for a label image.
@@ -224,7 +226,8 @@ def _tidy(labels: Labels, min_area_px: float) -> Labels:
     highest = int(numbers.max(initial=0))
     area = np.bincount(numbers, minlength=highest + 1)
     first = np.zeros(highest + 1, np.int64)
-    first[numbers[::-1]] = pixels[::-1]  # of repeated indices the last one stays: the first pixel in raster order
+    starts = np.flatnonzero(np.diff(numbers, prepend=0))[::-1]  # where a run of one nucleus begins, the last one first
+    first[numbers[starts]] = pixels[starts]  # of repeated indices the last one stays: the first pixel in raster order
     kept = np.flatnonzero((area > 0) & (area >= min_area_px))
     new_number = np.zeros(highest + 1, np.int32)
     new_number[kept[np.argsort(first[kept])]] = np.arange(1, kept.size + 1, dtype=np.int32)
@@ -243,9 +246,11 @@ def _fill_holes(labels: Labels) -> None:
         is_hole[side] = False
     if not is_hole.any():
         return
-    pixels = np.flatnonzero(is_hole[regions])
-    # Every hole lies clear of the image's sides, so each of its pixels has all its neighbours.
+    pixels = np.flatnonzero(regions > 1)  # most of the background is region 1, or the first is a hole of its own
+    pixels = np.union1d(pixels, np.flatnonzero(regions == 1)) if is_hole[1] else pixels
     hole_of = regions.reshape(-1)[pixels]
+    pixels, hole_of = pixels[is_hole[hole_of]], hole_of[is_hole[hole_of]]
+    # Every hole lies clear of the image's sides, so each of its pixels has all its neighbours.
     flat = labels.reshape(-1)
     width = labels.shape[1]
     least, most = np.full(count, np.iinfo(np.int32).max, np.int32), np.zeros(count, np.int32)

@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 
 Labels = NDArray[np.int32]
 
-# Votes are counted in cells, so many to a diameter: finer ones cost time and give the same nuclei.
-CELLS_PER_DIAMETER = 12
+# Votes are counted in cells, so many to a diameter: 8 to 16 give the same nuclei, and fewer cells take less time.
+CELLS_PER_DIAMETER = 8
 SMOOTHING = 0.14
 # Of two heaps of votes nearer than this part of a diameter, the higher one is the centre.
 CENTRE_RADIUS = 0.3
 _LEAST_DIAMETER_PX = 4.0
+# So many tell the length of all, spread over the image.
+_ENOUGH_VOTES = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,19 +37,24 @@ class _Ballot:
 
 
 def label_votes(
-    foreground: NDArray[np.bool_], dy: NDArray[np.float32], dx: NDArray[np.float32], *, least_votes: float
+    voters: NDArray[np.int64],
+    dy: NDArray[np.float32],
+    dx: NDArray[np.float32],
+    *,
+    shape: tuple[int, int],
+    least_votes: float,
 ) -> Labels:
     """Give each foreground pixel to a nucleus: ``(H, W)`` int32, each nucleus in one piece by its pixels' sides.
 
-    ``dy`` and ``dx`` ``(N,)`` are how far the centre lies from each foreground pixel, in pixels, in raster order.
+    ``voters (N,)`` are the foreground's pixels, as positions in the flattened image, in raster order; ``dy`` and ``dx``
+    say how far each one's centre lies below it and to its right, in pixels.
     A heap of votes is a centre if it holds at least ``least_votes`` of what a disc of its own size would cast. Pixels
     that no centre is left for, or that lie apart from the rest of their nucleus, go to the nucleus that they touch
     most, or become one of their own.
     """
-    labels = np.zeros(foreground.shape, np.int32)
-    voters = np.flatnonzero(foreground)
+    labels = np.zeros(shape, np.int32)
     if voters.size:
-        ballot = _cast(voters, dy, dx, foreground.shape)
+        ballot = _cast(voters, dy, dx, shape)
         nearest, n_centres = _nearest_centre(ballot, least_votes)
         flat = labels.reshape(-1)
         flat[voters] = nearest.reshape(-1)[ballot.cell_of] if n_centres else 1
@@ -59,11 +66,14 @@ def _cast(
     voters: NDArray[np.int64], dy: NDArray[np.float32], dx: NDArray[np.float32], shape: tuple[int, ...]
 ) -> _Ballot:
     reach = np.sqrt(dy * dy + dx * dx)
-    middle = float(np.partition(reach, reach.size // 2)[reach.size // 2])
+    some = reach[:: 1 + reach.size // _ENOUGH_VOTES]
+    middle = float(np.partition(some, some.size // 2)[some.size // 2])
     diameter_px = max(_LEAST_DIAMETER_PX, middle * float(np.sqrt(8)))
     cell_px = max(1.0, diameter_px / CELLS_PER_DIAMETER)
     rows, columns = (int(np.ceil(length / cell_px)) for length in shape)
-    y, x = np.divmod(voters.astype(np.int32), np.int32(shape[1]))
+    # Dividing whole numbers takes longer than all the rest of this.
+    y = np.floor((voters + 0.5) * (1 / shape[1])).astype(np.float32)
+    x = (voters - y.astype(np.int64) * shape[1]).astype(np.float32)
     to_row, to_column = (
         np.clip((start + by + np.float32(0.5)) * np.float32(1 / cell_px), 0, count - 1).astype(np.int32)
         for start, by, count in ((y, dy, rows), (x, dx, columns))
@@ -113,7 +123,8 @@ def _in_one_piece(labels: Labels, voters: NDArray[np.int64], highest: int) -> La
     piece_of, nucleus_of = pieces.reshape(-1)[voters], labels.reshape(-1)[voters]
     area = np.bincount(piece_of)
     nucleus = np.zeros(area.size, np.int32)
-    nucleus[piece_of] = nucleus_of
+    starts = np.flatnonzero(np.diff(piece_of, prepend=0))
+    nucleus[piece_of[starts]] = nucleus_of[starts]
     by_area = np.argsort(area, kind="stable")
     main = np.zeros(highest + 1, np.int64)
     main[nucleus[by_area]] = by_area  # of repeated indices the last one stays: the largest
