@@ -15,7 +15,8 @@ from nucseg_ray.config_synthesize import SynthesizeSettings
 from nucseg_ray.imaging.codecs import Labels, Pixels, encode_image_png, encode_label_png
 from nucseg_ray.imaging.synthetic import SiteLook, encode_tiff, render_cytoplasm, render_site, vary_look
 from nucseg_ray.plates.keys import SiteKey, Well
-from nucseg_ray.plates.schemes import SCHEMES, FileName
+from nucseg_ray.plates.naming import FileName
+from nucseg_ray.plates.schemes import SCHEMES
 
 PLATES = {24: (4, 6), 96: (8, 12), 384: (16, 24)}
 CHANNEL_NAMES = {"bbbc": "Channel{}", "imagexpress": "w{}", "cellvoyager": "C{:02d}", "operetta": "ch{}"}

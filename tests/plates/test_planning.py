@@ -9,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nucseg_ray.errors import NamingError, NucsegError, UsageError
-from nucseg_ray.plates.planning import MANIFEST, Plan, extend, plan
-from nucseg_ray.plates.schemes import SCHEMES, FileName
+from nucseg_ray.plates.manifest import MANIFEST, extend
+from nucseg_ray.plates.naming import FileName
+from nucseg_ray.plates.planning import Plan, plan
+from nucseg_ray.plates.schemes import SCHEMES
 
 
 def listed(*paths: str) -> list[tuple[str, int]]:
@@ -123,7 +125,8 @@ def test_nothing_to_segment_says_what_was_looked_for() -> None:
 def test_unknown_scheme_names_the_closest() -> None:
     assert refusal(UsageError, "a.tif", scheme="imageexpress") == (
         "--scheme 'imageexpress' is not known (did you mean 'imagexpress'?): expected one of bbbc, imagexpress, "
-        "cellvoyager, operetta, images."
+        "cellvoyager, cq1, operetta, incell, scanr, micromanager, cellomics, folders, images, or "
+        "'regex:(?P<well>[A-P]\\\\d\\\\d)_(?P<site>\\\\d+)_(?P<channel>\\\\w+)', a pattern of your own."
     )
 
 
@@ -190,10 +193,10 @@ def test_plane_has_to_exist() -> None:
     assert "found one image without a number" in refusal(UsageError, "DNA-01-A-01.tif", z="1")
 
 
-@pytest.mark.parametrize("z", ["", "mean", "-1", "1.5", "²"])
-def test_plane_is_max_or_a_number(z: str) -> None:
+@pytest.mark.parametrize("z", ["", "least", "-1", "1.5", "²"])
+def test_plane_is_a_projection_or_a_number(z: str) -> None:
     assert refusal(UsageError, *STACK, channel="w1", z=z) == (
-        f"--z {z!r}: expected 'max' or the number of a plane, such as 3."
+        f"--z {z!r}: expected max, mean, best-focus or the number of a plane, such as 3."
     )
 
 
