@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import time
+import tracemalloc
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
+from hypothesis import settings as run_with
 from hypothesis import strategies as st
 
 from nucseg_ray.errors import NamingError, NucsegError, UsageError
@@ -209,6 +211,7 @@ def test_unsafe_names_are_refused() -> None:
 SITES = st.sets(st.tuples(st.sampled_from(["P", "Q", "10", "9"]), st.integers(1, 12), st.integers(1, 3)), min_size=1)
 
 
+@run_with(deadline=None)  # the machine may be busy
 @given(sites=SITES, z_count=st.integers(1, 3), seed=st.randoms(use_true_random=False))
 def test_plan_is_complete_and_the_order_of_the_listing_does_not_matter(sites, z_count, seed) -> None:
     scheme = SCHEMES["cellvoyager"]
@@ -329,3 +332,22 @@ def test_add_missing_takes_the_rest_whatever_the_known_rows_say() -> None:
     old = manifest_of("ZStep_1/P_A01_s1_w1.tif")
     new = manifest_of("ZStep_1/P_A01_s1_w1.tif", "ZStep_2/P_A01_s1_w1.tif", "ZStep_1/P_A02_s1_w1.tif")
     assert add_missing(old, new)["planes"].to_pylist() == [["ZStep_1/P_A01_s1_w1.tif"], ["ZStep_1/P_A02_s1_w1.tif"]]
+
+
+def test_names_take_little_memory() -> None:
+    names = [
+        f"P/TimePoint_1/ZStep_{z}/X_{row}{column:02d}_s{site}_w{w}.TIF"
+        for row in "ABCDEFGH"
+        for column in range(1, 13)
+        for site in range(1, 10)
+        for w in (1, 2, 3)
+        for z in (1, 2, 3, 4, 5)
+    ]
+    understand(names[:10], root_name="P")  # what stays in caches
+    tracemalloc.start()
+    understood = understand(names, root_name="P")
+    kept, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(understood.paths) == len(names) == 12_960
+    assert kept / len(names) < 60  # 8 a path, 3 numbers of 4, part of a site; an object a file would take 100 more
+    assert peak / len(names) < 120

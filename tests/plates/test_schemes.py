@@ -4,7 +4,7 @@ import pickle
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nucseg_ray.errors import UsageError
@@ -234,6 +234,7 @@ COMPLETE = {
 
 
 @pytest.mark.parametrize("scheme", list(COMPLETE))
+@settings(deadline=None)
 @given(data=st.data())
 def test_format_and_parse_are_inverse(scheme: str, data: st.DataObject) -> None:
     name = data.draw(COMPLETE[scheme])
@@ -244,6 +245,7 @@ def test_format_and_parse_are_inverse(scheme: str, data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("scheme", [name for name in COMPLETE if name != "images"])
+@settings(deadline=None)
 @given(data=st.data())
 def test_schemes_exclude_one_another(scheme: str, data: st.DataObject) -> None:
     path = SCHEMES[scheme].format(data.draw(COMPLETE[scheme]))

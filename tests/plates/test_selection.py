@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nucseg_ray.errors import UsageError
@@ -38,6 +38,7 @@ def test_wells_are_chosen_on_every_plate(text: str, wells: set[str]) -> None:
     assert chosen(text, "2-3,2") == [key for key in KEYS if key.well in wells and key.site in ("2", "3")]
 
 
+@settings(deadline=None)
 @given(st.builds(Well, st.integers(0, 7), st.integers(1, 12)), st.builds(Well, st.integers(0, 7), st.integers(1, 12)))
 def test_a_range_is_a_rectangle_whatever_its_corners(one: Well, other: Well) -> None:
     expected = {
