@@ -91,9 +91,12 @@ def choose(understood: Understood, choice: Choice, *, unsettled: Collection[str]
     lacking = files.counts == 0
     _check_complete(understood, chosen & lacking & ~coming, files.channel)
     usable = np.flatnonzero(~lacking & ~coming)
-    wanted = usable[chosen[usable]][: choice.limit]
-    rest = usable if choice.is_everything else usable[files.has_plane(usable, plane)]
-    manifest, whole = (files.manifest(sites, plane=plane, own_projection=choice.z == "max") for sites in (wanted, rest))
+    own_projection = choice.z == "max"
+    manifest = files.manifest(usable[chosen[usable]][: choice.limit], plane=plane, own_projection=own_projection)
+    whole = manifest
+    if not choice.is_everything:  # what is not asked for may lack the plane
+        able = usable[files.has_plane(usable, plane)]
+        whole = files.manifest(able, plane=plane, own_projection=own_projection)
     return Plan(
         scheme=understood.scheme.name,
         channel=files.channel,
