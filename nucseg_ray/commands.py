@@ -50,7 +50,7 @@ class Command(Generic[SettingsT]):
             settings = parse(self.settings, argv, prog=prog or f"python jobs/{self.name}.py")
             refuse_vanishing_output(settings)
             _quieten()
-            with _session() if self.on_ray else nullcontext():
+            with _session() if self.on_ray and not getattr(settings, "dry_run", False) else nullcontext():
                 return self.work(settings)
         except NucsegError as error:
             return _wrong(str(error))
@@ -67,6 +67,12 @@ def _train(settings: TrainSettings) -> int:
 
 
 def _predict(settings: PredictSettings) -> int:
+    if settings.dry_run:
+        from nucseg_ray.pipelines.run_plan import dry_run
+
+        for line in dry_run(settings):
+            print(line)  # noqa: T201
+        return OK
     from nucseg_ray.pipelines.inference import run_predict
 
     account = run_predict(settings)

@@ -127,10 +127,12 @@ class PredictSettings(Settings):
 
     groups: ClassVar[dict[str, str]] = {
         "input": "input and output",
+        "dry_run": "which sites",
         "max_failed": "failures and reruns",
         "preflight": "running on the machine or cluster",
     }
     examples: ClassVar[tuple[str, ...]] = (
+        "--input plate --output segmented --dry-run",
         "--input plate --channel w1 --output segmented",
         "--model s3://bucket/model --input s3://bucket/plate --output s3://bucket/segmented",
         "--config run.yaml --input plate7 --output segmented7",
@@ -141,7 +143,9 @@ class PredictSettings(Settings):
     model: Place = Field("pretrained", description=_MODEL)
     channel: Annotated[str, "NAME"] | None = Field(None, description="channel to segment, as the file names have it")
     scheme: Annotated[str, "NAME"] | None = Field(
-        None, description="how files are named, where looking is not enough to tell"
+        None,
+        description="how files are named, where looking is not enough to tell: a scheme's name (docs/plates.md), or "
+        "regex: and a pattern with the groups well (or row and column), site, channel, z, time, plate",
     )
     z: Annotated[str, "max|N"] = Field(
         "max", description="max: project the planes of a z-stack; or the number of one plane"
@@ -151,6 +155,19 @@ class PredictSettings(Settings):
         AUTO, description="diameter of the nuclei; auto: found on some sites of each plate, or for each image"
     )
     tta: bool = Field(False, description=_TTA)
+
+    dry_run: bool = Field(False, description="tell what was understood of the files' names, change nothing, and stop")
+    wells: Annotated[str, "WELLS"] | None = Field(
+        None, description="only these wells, such as A01,B02-D04 (a range is a rectangle of the plate)"
+    )
+    sites: Annotated[str, "SITES"] | None = Field(None, description="only these sites of each well, such as 1,3-5")
+    limit: int | None = Field(None, description="only the first N sites; without it a rerun does the rest", ge=1)
+    settle_s: float = Field(
+        0.0,
+        description="a plate still being scanned: leave sites for the next run whose files changed within so many "
+        "seconds, or grow",
+        ge=0,
+    )
 
     max_failed: Annotated[str, "N|P%"] = Field("0", description="exit with 3 when more sites failed than N, or than P%")
     retry_failed: bool = Field(False, description="try the failed sites of earlier runs again")

@@ -29,11 +29,20 @@ class SynthesizeSettings(Settings):
     layout: Literal["bowl", "paired"] = Field(
         "bowl", description="one mask file a nucleus (bowl), or one label image an image (paired)"
     )
-    scheme: Literal["bbbc", "imagexpress", "cellvoyager", "operetta"] = Field(
-        "bbbc", description="how the image files are named"
-    )
+    scheme: Literal[
+        "bbbc",
+        "imagexpress",
+        "cellvoyager",
+        "cq1",
+        "operetta",
+        "incell",
+        "scanr",
+        "micromanager",
+        "cellomics",
+        "folders",
+    ] = Field("bbbc", description="how the image files are named (docs/plates.md)")
     plate: str = Field("synthetic", min_length=1, description="name of the plate, and the name of its folder")
-    wells: Annotated[Literal[24, 96, 384], NumberText] = Field(96, description="number of wells")
+    wells: Annotated[Literal[24, 96, 384, 1536], NumberText] = Field(96, description="number of wells")
     sites_per_well: int = Field(1, ge=1, description="sites a well (bbbc can name one only)")
     empty_wells: int = Field(4, ge=0, description="number of wells without any nucleus")
     channels: int = Field(1, ge=1, le=4, description="channels a site; the first shows the nuclei")

@@ -6,7 +6,7 @@ import logging
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -24,10 +24,12 @@ from nucseg_ray.pipelines.network import ActorPool, with_maps
 from nucseg_ray.pipelines.preflight import run_preflight
 from nucseg_ray.pipelines.progress import duration
 from nucseg_ray.pipelines.resources import check_room
+from nucseg_ray.pipelines.run_plan import as_choice, plan_run
 from nucseg_ray.pipelines.run_record import check_output, claim_output, clear_output, record_manifest
 from nucseg_ray.pipelines.session import finite_retries
 from nucseg_ray.pipelines.sites import Sink, finish_batch, read_batch
-from nucseg_ray.plates.planning import Plan, plan
+from nucseg_ray.plates.manifest import add_missing
+from nucseg_ray.plates.planning import Plan
 from nucseg_ray.storage.lease import Lease
 from nucseg_ray.storage.ledger import (
     begin_run,
@@ -38,14 +40,13 @@ from nucseg_ray.storage.ledger import (
     outcome_counts,
     sweep,
 )
-from nucseg_ray.storage.listing import list_files
 from nucseg_ray.storage.locations import Location
 from nucseg_ray.storage.parts import new_run_id
 from nucseg_ray.storage.schemas import KEY_NAMES
 
 MANIFEST_KEYS = ("plate", "well", "site", "timepoint")
 SECONDS_BETWEEN_LINES = 10.0
-UNMATCHED_SHOWN = FAILURES_SHOWN = 3
+FAILURES_SHOWN = 3
 logger = logging.getLogger(__name__)
 
 
@@ -71,10 +72,7 @@ def run_predict(settings: PredictSettings) -> Account:
         tta=settings.tta,
     )
     check_room(process="actor", count=actors.actors, cpus_each=actors.cpus, use_gpu=actors.use_gpu)
-    planned = plan(
-        list_files(root), root_name=root.name, channel=settings.channel, scheme=settings.scheme, z=settings.z
-    )
-    _log_plan(planned, root)
+    planned = plan_run(settings)
     decisive = _decisive(settings, planned, bundle, actors.form)
     with Lease(out) as lease:
         if not settings.overwrite:
@@ -92,17 +90,23 @@ def run_predict(settings: PredictSettings) -> Account:
             clear_output(out)
         claim_output(out, decisive, settings=settings.model_dump())
         manifest = record_manifest(out, planned.manifest)
+        # A run that is asked for some sites does these; else what an earlier run was to do is to be done, too, also
+        # where its files are gone: a site is never lost without a word.
+        wanted = manifest if as_choice(settings).is_everything else planned.manifest
         run_id = new_run_id()
         begin_run(out, run_id, accepted)
-        pending, n_done = _pending(manifest, done)
+        pending, n_done = _pending(wanted, done)
         if pending.num_rows == 0:
-            logger.info("nothing to do: all %d sites were done before", manifest.num_rows)
+            logger.info("nothing to do: all %d sites were done before", wanted.num_rows)
         else:
-            predicted = _predicted(pending, manifest, out=out, root=root, files=files, actors=actors, settings=settings)
+            # A plate is judged by all its sites, whichever are asked for: else a trial with a few would decide for all.
+            judged = add_missing(manifest, planned.whole)
+            predicted = _predicted(pending, judged, out=out, root=root, files=files, actors=actors, settings=settings)
             _finish(predicted, bundle=bundle, sink=Sink(out, run_id, settings.masks), sites=pending.num_rows)
         lease.check()
         sweep(out, run_id, accepted)
-        account = Account(sites=manifest.num_rows, done_before=n_done, **outcome_counts(out))
+        counts = outcome_counts(out, among=set(_keys(wanted, MANIFEST_KEYS)))
+        account = Account(sites=wanted.num_rows, done_before=n_done, **counts)
         _tell_failures(out, account)
     if not account.is_balanced:
         raise NucsegError(f"{out}: the account does not balance ({account}); run the same command again")
@@ -121,11 +125,10 @@ def _tell_failures(out: Location, account: Account) -> None:
 
 def _decisive(settings: PredictSettings, planned: Plan, bundle: Bundle, form: str) -> dict[str, str | int | float]:
     """Give everything that a mask depends on."""
-    channels = set(planned.manifest.column("channel").to_pylist())
     return {
         "input": Location(settings.input).uri,
         "scheme": planned.scheme,
-        "channel": next(iter(channels), ""),
+        "channel": planned.channel,
         "z": settings.z,
         "masks": settings.masks,
         "model": bundle.fingerprint,
@@ -137,32 +140,16 @@ def _decisive(settings: PredictSettings, planned: Plan, bundle: Bundle, form: st
     }
 
 
-def _log_plan(planned: Plan, root: Location) -> None:
-    manifest = planned.manifest
-    plates, wells = (len(pc.unique(manifest.column(name))) for name in ("plate", "well"))
-    channel = f", channel {manifest.column('channel')[0].as_py()}" if planned.channels else ""
-    logger.info(
-        "%s: names of scheme %s%s; %d sites, %d plates, %d wells",
-        root,
-        planned.scheme,
-        channel,
-        manifest.num_rows,
-        plates,
-        wells,
-    )
-    if planned.unmatched:
-        shown = ", ".join(planned.unmatched[:UNMATCHED_SHOWN])
-        logger.warning(
-            "%d image files do not follow the scheme and are left out, such as %s", len(planned.unmatched), shown
-        )
-
-
 def _pending(manifest: pa.Table, done: pa.Table) -> tuple[pa.Table, int]:
     """Give the rows of the manifest without an outcome, in its order, and how many have one."""
-    known = set(zip(*(done.column(name).to_pylist() for name in KEY_NAMES), strict=True))
-    keys = zip(*(manifest.column(name).to_pylist() for name in MANIFEST_KEYS), strict=True)
-    is_pending = [key not in known for key in keys]
+    known = set(_keys(done, KEY_NAMES))
+    is_pending = [key not in known for key in _keys(manifest, MANIFEST_KEYS)]
     return manifest.filter(pa.array(is_pending, pa.bool_())), is_pending.count(False)
+
+
+def _keys(table: pa.Table, names: Sequence[str]) -> Iterator[tuple[str | None, ...]]:
+    """Give the keys in a table's rows, whatever its columns for them are called."""
+    return zip(*(table.column(name).to_pylist() for name in names), strict=True)
 
 
 def _blocks(pending: pa.Table, sites_per_part: int) -> list[pa.Table]:
@@ -177,7 +164,7 @@ def _blocks(pending: pa.Table, sites_per_part: int) -> list[pa.Table]:
 
 def _predicted(
     pending: pa.Table,
-    manifest: pa.Table,
+    judged: pa.Table,
     *,
     out: Location,
     root: Location,
@@ -185,11 +172,14 @@ def _predicted(
     actors: ActorPool,
     settings: PredictSettings,
 ) -> ray.data.Dataset:
-    """Plan to read the pending rows and predict their maps; with auto, finds out first how large their nuclei are."""
+    """Plan to read the pending rows and predict their maps; with auto, finds out first how large their nuclei are.
+
+    ``judged`` are the rows of which some are looked at for that.
+    """
     diameters = None
     if actors.nucleus_diameter_px is None:
         plates = pc.unique(pending.column("plate")).to_pylist()
-        diameters = plate_diameters(manifest, plates=plates, root=root, out=out, files=files, pool=actors)
+        diameters = plate_diameters(judged, plates=plates, root=root, out=out, files=files, pool=actors)
     with finite_retries() as tasks:
         read = ray.data.from_arrow(_blocks(pending, settings.sites_per_part)).map_batches(
             read_batch, fn_kwargs={"root": root}, batch_format="pyarrow", batch_size=None, **tasks

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nucseg_ray.errors import MissingInputError, NamingError, OutputError, OutputMismatchError
-from nucseg_ray.plates.planning import extend
+from nucseg_ray.plates.manifest import extend
 from nucseg_ray.storage.atomic import write_json, write_table
 from nucseg_ray.storage.fetch import fetch_bytes
 from nucseg_ray.storage.locations import Location

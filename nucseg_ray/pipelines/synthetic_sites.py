@@ -14,11 +14,11 @@ import numpy as np
 from nucseg_ray.config_synthesize import SynthesizeSettings
 from nucseg_ray.imaging.codecs import Labels, Pixels, encode_image_png, encode_label_png
 from nucseg_ray.imaging.synthetic import SiteLook, encode_tiff, render_cytoplasm, render_site, vary_look
-from nucseg_ray.plates.keys import SiteKey, Well
-from nucseg_ray.plates.schemes import SCHEMES, FileName
+from nucseg_ray.plates.keys import SiteKey, Well, counted_well
+from nucseg_ray.plates.naming import FileName
+from nucseg_ray.plates.schemes import SCHEMES
 
-PLATES = {24: (4, 6), 96: (8, 12), 384: (16, 24)}
-CHANNEL_NAMES = {"bbbc": "Channel{}", "imagexpress": "w{}", "cellvoyager": "C{:02d}", "operetta": "ch{}"}
+PLATES = {24: (4, 6), 96: (8, 12), 384: (16, 24), 1536: (32, 48)}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -66,10 +66,13 @@ def plan_plate(settings: SynthesizeSettings) -> list[SiteJob]:
     """
     scheme = SCHEMES[settings.scheme]
     rows, columns = PLATES[settings.wells]
-    wells = [Well(row, column).name for row in range(rows) for column in range(1, columns + 1)]
+    if scheme.counts_wells:
+        wells = [counted_well(number) for number in range(1, settings.wells + 1)]
+    else:
+        wells = [Well(row, column).name for row in range(rows) for column in range(1, columns + 1)]
     rng = _generator(settings.seed, f"plate/{settings.plate}")
     empty = {wells[chosen] for chosen in rng.choice(len(wells), settings.empty_wells, replace=False)}
-    names = [CHANNEL_NAMES[settings.scheme].format(number) for number in range(1, settings.channels + 1)]
+    names = scheme.channels[: settings.channels]
     jobs = []
     for well in wells:
         for site in range(1, settings.sites_per_well + 1):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import unicodedata
 from dataclasses import dataclass
-from functools import total_ordering
+from functools import lru_cache, total_ordering
+from typing import Any
 
 from nucseg_ray.errors import NamingError
 
@@ -64,14 +65,24 @@ class Well:
         return f"{self.letters}{self.column:02d}"
 
 
+def counted_well(number: int) -> str:
+    """Name a well of which only its number on the plate is known: where it lies depends on the plate's size.
+
+    >>> counted_well(7)
+    'W0007'
+    """
+    return f"W{number:04d}"
+
+
 @total_ordering
 @dataclass(frozen=True, slots=True)
 class SiteKey:
     """One image to segment: plate, well, site within the well, and time point where the export names one.
 
-    `well` is empty for a plain folder of images. All parts are strings, also those that look like numbers, and keys
-    sort as strings, a site without a time point first. Every part can be a file name as it stands: one that could lead
-    out of the output folder, be hidden in it or be too long for it raises `NamingError`.
+    `well` is empty for a plain folder of images. All parts are strings, also those that look like numbers. Keys sort as
+    a person would: wells by row and column (AA01 after Z48), sites and time points that are numbers as numbers, a site
+    without a time point first. Every part can be a file name as it stands: one that could lead out of the output
+    folder, be hidden in it or be too long for it raises `NamingError`.
     """
 
     plate: str
@@ -95,8 +106,8 @@ class SiteKey:
                 )
 
     def __lt__(self, other: SiteKey) -> bool:
-        """Order by plate, well, site and time point, each as a string."""
-        return self._order() < other._order()
+        """Order by plate, well, site and time point."""
+        return self.order() < other.order()
 
     def __str__(self) -> str:
         """Name the site for a person, as in the output tree."""
@@ -111,10 +122,20 @@ class SiteKey:
         """Where this site's file lies below a folder of results: `<plate>/<well>/<stem><suffix>`."""
         return "/".join(part for part in (self.plate, self.well, self.stem + suffix) if part)
 
-    def _order(self) -> tuple[str, str, str, str]:
-        return (self.plate, self.well, self.site, self.timepoint or "")
+    def order(self) -> tuple[Any, ...]:
+        """Return what keys are sorted by; quicker than comparing them where there are many."""
+        time = () if self.timepoint is None else _natural(self.timepoint)
+        # Of two names of wells the longer one is in the later row: two letters come after one.
+        return (self.plate, len(self.well), self.well, _natural(self.site), time)
 
 
+@lru_cache(maxsize=4096)
+def _natural(text: str) -> tuple[int, int, str]:
+    """Order numbers by value and before other text, which stays as it is."""
+    return (0, int(text), text) if text.isascii() and text.isdigit() else (1, 0, text)
+
+
+@lru_cache(maxsize=4096)  # plates, wells and numbers of sites come again and again
 def _path_fault(text: str) -> str | None:
     """Say what keeps `text` from being one level of a path; None where nothing does."""
     if not text:

@@ -1,39 +1,55 @@
-"""From a listing to the manifest: which images a run is to segment, decided once, before any of them is read."""
+"""From what a listing holds to the manifest: which images a run is to segment, decided before any of them is read."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from nucseg_ray.errors import NamingError, UsageError
+from nucseg_ray.plates.channel_files import ChannelFiles
+from nucseg_ray.plates.examples import closest, examples
 from nucseg_ray.plates.keys import SiteKey
-from nucseg_ray.plates.schemes import IMAGE_SUFFIXES, IMAGES, SCHEMES, FileName, Scheme
+from nucseg_ray.plates.schemes import SCHEMES
+from nucseg_ray.plates.selection import Selection
+from nucseg_ray.plates.understanding import Understood, understand
 
-MANIFEST = pa.schema(
-    [
-        pa.field("plate", pa.string(), nullable=False),
-        pa.field("well", pa.string(), nullable=False),
-        pa.field("site", pa.string(), nullable=False),
-        pa.field("timepoint", pa.string()),
-        pa.field("channel", pa.string(), nullable=False),
-        pa.field("planes", pa.list_(pa.string()), nullable=False),
-    ]
-)
-"""One row an image to segment: its key, the channel, and the files to project by their maximum, lowest plane first."""
+PROJECTIONS = ("max", "mean", "best-focus")  # what may become of several planes; the reading does it
 
-_SHOWN = 3  # examples in a message
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What of a listing is to be segmented: as the flags of these names say; `limit` counts sites in their order."""
+
+    channel: str | None = None
+    z: str = "max"
+    wells: str | None = None
+    sites: str | None = None
+    limit: int | None = None
+
+    @property
+    def is_everything(self) -> bool:
+        """Whether no site is left out on purpose."""
+        return self.wells is None and self.sites is None and self.limit is None
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a listing holds: `manifest` (schema `MANIFEST`) sorted by key, every channel seen, images left out."""
+    """What a run is to segment, as tables of the schema `MANIFEST` in the order of keys.
+
+    `manifest` holds the sites that were asked for, `whole` all that can be segmented (a plate is judged by all of them,
+    whatever was asked for). `held_back` are sites left for the next run, since their files are still being written.
+    """
 
     scheme: str
-    manifest: pa.Table
+    channel: str
     channels: tuple[str, ...]
+    manifest: pa.Table
+    whole: pa.Table
+    held_back: tuple[SiteKey, ...]
     unmatched: tuple[str, ...]
 
 
@@ -47,235 +63,97 @@ def plan(
 ) -> Plan:
     """Decide which images of a listing of (path below the input, bytes) are segmented, and from which files.
 
-    The scheme is found by looking at the names unless it is given. A plate is named by the folder that holds it, or is
-    `root_name` where that is the input itself. `z` is "max", the maximum over the planes (the instrument's own
-    projection where there is one), or the number of one plane. The order of the listing does not matter.
-
-    Raises `UsageError` for a scheme, channel or plane that has to be chosen otherwise, and `NamingError` where the
-    names contradict each other, follow two schemes, or leave a site without the channel.
+    Raises like `understand` and `choose`.
     """
-    plane = _plane_number(z)
-    paths = sorted(path for path, _ in listing)
-    images = [path for path in paths if path.lower().endswith(IMAGE_SUFFIXES)]
-    if not images:
-        raise NamingError(
-            f"{root_name}: found no image among {len(paths)} files{_examples(paths)}: expected names that end in "
-            f"{', '.join(IMAGE_SUFFIXES)}. Point the input at the folder of a plate or of images."
-        )
-    found = _detect(images, root_name) if scheme is None else _scheme_named(scheme)
-    images = [path for path in images if not found.is_ignored(path)]
-    names = {path: name for path in images if (name := found.parse(path)) is not None}
-    if not names:
-        raise NamingError(
-            f"{root_name}: none of {len(images)} images{_examples(images)} is named as in the {found.name!r} scheme: "
-            f"expected names such as {found.example}. Leave --scheme out, or choose another."
-        )
-    _check_plate_folders(names, found, root_name)
-    channels, chosen = _choose_channel(names.values(), channel, found, root_name)
-    sites = _files_of_sites(names, chosen, root_name)
-    _check_complete(sites, chosen, names.values(), root_name)
+    understood = understand((path for path, _ in listing), root_name=root_name, scheme=scheme)
+    return choose(understood, Choice(channel=channel, z=z))
+
+
+def choose(understood: Understood, choice: Choice, *, unsettled: Collection[str] = ()) -> Plan:
+    """Decide which sites are segmented, and from which files; sites with files in `unsettled` are held back.
+
+    `z` is a projection of the planes (for max, the instrument's own where there is one) or the number of one plane.
+    While a plate has unsettled files, its sites that lack the channel or some planes are held back, too.
+
+    Raises
+    ------
+    UsageError
+        A channel, plane, well or site has to be chosen otherwise.
+    NamingError
+        Two files claim to be the same plane of a site, or sites lack the channel.
+    """
+    plane = _plane_number(choice.z)
+    files = ChannelFiles.of(understood, _channel_number(understood, choice.channel))
+    selection = Selection.parse(choice.wells, choice.sites)
+    chosen = np.array(selection.chosen(understood.sites, understood.root_name), bool)
+    coming = files.still_coming(unsettled)
+    files.check_unique(among=chosen & ~coming)
+    lacking = files.counts == 0
+    _check_complete(understood, chosen & lacking & ~coming, files.channel)
+    usable = np.flatnonzero(~lacking & ~coming)
+    own_projection = choice.z == "max"
+    manifest = files.manifest(usable[chosen[usable]][: choice.limit], plane=plane, own_projection=own_projection)
+    whole = manifest
+    if not choice.is_everything:  # what is not asked for may lack the plane
+        able = usable[files.has_plane(usable, plane)]
+        whole = files.manifest(able, plane=plane, own_projection=own_projection)
     return Plan(
-        scheme=found.name,
-        manifest=_manifest({key: _planes(key, sites[key], plane) for key in sorted(sites)}, chosen),
-        channels=channels,
-        unmatched=tuple(path for path in images if path not in names),
+        scheme=understood.scheme.name,
+        channel=files.channel,
+        channels=tuple(name for name in understood.channels if name),
+        manifest=manifest,
+        whole=whole,
+        held_back=tuple(understood.sites[site] for site in np.flatnonzero(coming & chosen)),
+        unmatched=understood.unmatched,
     )
-
-
-def extend(manifest: pa.Table, new: pa.Table) -> pa.Table:
-    """Return the rows of `manifest` in their order, then the rows of `new` whose keys it does not have.
-
-    Rows that `new` lacks stay, so that a rerun can never lose a site. Raises `NamingError` where a site is now to be
-    read from other files, since what was done before would no longer be what the manifest says.
-    """
-    known = {key: (channel, planes) for key, channel, planes in _rows(manifest)}
-    added = []
-    for index, (key, channel, planes) in enumerate(_rows(new)):
-        if key not in known:
-            added.append(index)
-        elif known[key] != (channel, planes):
-            old_channel, old_planes = known[key]
-            raise NamingError(
-                f"site {SiteKey(*key)}: the manifest of the earlier run has channel {old_channel!r} from "
-                f"{', '.join(old_planes)}, but now it is channel {channel!r} from {', '.join(planes)}. Restore the "
-                "files and settings of the earlier run, or choose a new output."
-            )
-    return pa.concat_tables([manifest, new.take(pa.array(added, pa.int64()))])
 
 
 def _plane_number(z: str) -> int | None:
-    if z == "max":
+    if z in PROJECTIONS:
         return None
     if not (z.isascii() and z.isdigit()):
-        raise UsageError(f"--z {z!r}: expected 'max' or the number of a plane, such as 3.")
+        raise UsageError(f"--z {z!r}: expected {', '.join(PROJECTIONS)} or the number of a plane, such as 3.")
     return int(z)
 
 
-def _scheme_named(name: str) -> Scheme:
-    if name not in SCHEMES:
+def _channel_number(understood: Understood, channel: str | None) -> int:
+    """Return which of the channels is segmented."""
+    root_name, channels = understood.root_name, understood.channels
+    if channels == ("",):
+        if channel is None:
+            return 0
         raise UsageError(
-            f"--scheme {name!r} is not known{_closest(name, SCHEMES)}: expected one of {', '.join(SCHEMES)}."
+            f"--channel {channel!r}: the names under {root_name} tell of no channels; expected names of a scheme, "
+            f"such as {SCHEMES['bbbc'].example}. Leave --channel out to segment each image."
         )
-    return SCHEMES[name]
-
-
-def _detect(images: list[str], root_name: str) -> Scheme:
-    """Return the scheme that the names follow; `IMAGES` where they follow none."""
-    matches = {
-        scheme.name: matched
-        for scheme in SCHEMES.values()
-        if scheme is not IMAGES and (matched := [path for path in images if scheme.parse(path) is not None])
-    }
-    if not matches:
-        return IMAGES
-    if len(matches) > 1:
-        raise NamingError(
-            f"{root_name}: expected one naming scheme, but found "
-            + " and ".join(f"{len(paths)} images in {name!r}{_examples(paths, 1)}" for name, paths in matches.items())
-            + f". Choose by --scheme {' or --scheme '.join(matches)}, which leaves the others out."
-        )
-    (scheme,) = (SCHEMES[name] for name in matches)
-    matched = matches[scheme.name]
-    strangers = sorted(set(images).difference(matched))
-    strangers = [path for path in strangers if not scheme.is_ignored(path)]
-    if len(strangers) > len(matched):  # a plate has a few other images; here the match may be chance
-        raise NamingError(
-            f"{root_name}: {len(matched)} images are named as in the {scheme.name!r} scheme{_examples(matched, 1)}, "
-            f"but {len(strangers)} are not{_examples(strangers, 1)}. Choose --scheme {scheme.name} to leave those out, "
-            "or --scheme images to take each image as a site of its own."
-        )
-    return scheme
-
-
-def _check_plate_folders(names: Mapping[str, FileName], scheme: Scheme, root_name: str) -> None:
-    """Refuse two folders of one name, whose plates would silently become one."""
-    of_directory: dict[str, str] = {}
-    for path in names:
-        of_directory.setdefault(path.rpartition("/")[0], path)
-    folders: dict[str, str] = {}
-    for path in of_directory.values():
-        folder = scheme.plate_folder(path)
-        plate = names[path].plate
-        if plate is None:
-            plate = root_name
-        if folders.setdefault(plate, folder) != folder:
-            raise NamingError(
-                f"plate {plate!r} is in two folders, {folders[plate] or '.'!r} and {folder!r} of {root_name}: expected "
-                "one folder a plate. Rename one, or run them one by one into outputs of their own."
-            )
-
-
-def _choose_channel(
-    names: Iterable[FileName], channel: str | None, scheme: Scheme, root_name: str
-) -> tuple[tuple[str, ...], str]:
-    """Return every channel (one spelling each) and the one to segment; ((), "") where names tell of no channels."""
-    spellings: dict[str, str] = {}
-    for name in sorted({name.channel for name in names}):
-        spellings.setdefault(name.casefold(), name)
-    channels = tuple(spellings.values())
-    if scheme is IMAGES:
-        if channel is not None:
-            raise UsageError(
-                f"--channel {channel!r}: the names under {root_name} tell of no channels; expected names of a scheme, "
-                f"such as {SCHEMES['bbbc'].example}. Leave --channel out to segment each image."
-            )
-        return (), ""
+    named = [name for name in channels if name]
     if channel is None:
         if len(channels) > 1:
+            example = {number: understood.paths[row] for row, number in enumerate(understood.channel_of.tolist())}
+            told = [name or f"one without a name ({example[number]})" for number, name in enumerate(channels)]
             raise UsageError(
-                f"{root_name}: found the channels {', '.join(channels)}; expected to be told which one holds the "
+                f"{root_name}: found the channels {', '.join(told)}; expected to be told which one holds the "
                 "nuclei. Choose it by --channel."
             )
-        return channels, channels[0]
-    if channel.casefold() not in spellings:
+        return 0
+    folded = {name.casefold(): number for number, name in enumerate(channels) if name}
+    if channel.casefold() not in folded:
         raise UsageError(
-            f"--channel {channel!r} is not in {root_name}{_closest(channel, channels)}: expected one of "
-            f"{', '.join(channels)}."
+            f"--channel {channel!r} is not in {root_name}{closest(channel, named)}: expected one of {', '.join(named)}."
         )
-    return channels, spellings[channel.casefold()]
+    return folded[channel.casefold()]
 
 
-def _files_of_sites(
-    names: Mapping[str, FileName], channel: str, root_name: str
-) -> dict[SiteKey, dict[int | None, str]]:
-    """Return for each site, in whatever channel it was seen, the files of `channel` by plane."""
-    sites: dict[tuple[str | None, str, str, str | None], dict[int | None, str]] = {}
-    keys: dict[tuple[str | None, str, str, str | None], SiteKey] = {}
-    wanted = channel.casefold()
-    for path, name in names.items():
-        site = (name.plate, name.well, name.site, name.timepoint)
-        files = sites.get(site)
-        if files is None:
-            keys[site] = name.key(root_name)  # checked once a site, not once a file
-            files = sites[site] = {}
-        if name.channel.casefold() != wanted:
-            continue
-        other = files.setdefault(name.z, path)
-        if other != path:
-            plane = "its projection or only plane" if name.z is None else f"plane {name.z}"
-            of_channel = f", channel {channel!r}" if channel else ""
-            raise NamingError(
-                f"site {keys[site]}{of_channel}: {other} and {path} both claim to be {plane}; expected one file. Move "
-                "one away, or give the folder that holds only one of them."
-            )
-    return {keys[site]: files for site, files in sites.items()}
-
-
-def _check_complete(
-    sites: Mapping[SiteKey, Mapping[int | None, str]], channel: str, names: Iterable[FileName], root_name: str
-) -> None:
+def _check_complete(understood: Understood, lacking: NDArray[np.bool_], channel: str) -> None:
     """Refuse a plate where a site lacks the channel: it would be missing from the results without a word."""
-    lacking = sorted(key for key, files in sites.items() if not files)
-    if not lacking:
+    sites = [str(understood.sites[site]) for site in np.flatnonzero(lacking)]
+    if not sites:
         return
-    of_channel: dict[str, set[SiteKey]] = {}
-    for name in names:
-        of_channel.setdefault(name.channel, set()).add(name.key(root_name))
-    whole = sorted(other for other, keys in of_channel.items() if len(keys) == len(sites))
-    remedy = f"choose a channel that every site has ({', '.join(whole)})" if whole else "give one plate at a time"
+    pairs = np.unique(np.stack([understood.channel_of, understood.site_of]), axis=1)
+    whole = np.bincount(pairs[0], minlength=len(understood.channels)) == len(understood.sites)
+    names = sorted(name for name, has_all in zip(understood.channels, whole, strict=True) if has_all and name)
+    remedy = f"choose a channel that every site has ({', '.join(names)})" if names else "give one plate at a time"
     raise NamingError(
-        f"{root_name}: {len(lacking)} of {len(sites)} sites have no file of channel {channel!r}"
-        f"{_examples([str(key) for key in lacking])}; expected one at every site. Restore the files, or {remedy}."
+        f"{understood.root_name}: {len(sites)} of {len(understood.sites)} sites have no file of channel {channel!r}"
+        f"{examples(sites)}; expected one at every site. Restore the files, or {remedy}."
     )
-
-
-def _planes(key: SiteKey, files: Mapping[int | None, str], plane: int | None) -> list[str]:
-    numbers = sorted(z for z in files if z is not None)
-    if plane is None:
-        return [files[None]] if None in files else [files[number] for number in numbers]
-    if plane not in files:
-        found = ", ".join(map(str, numbers)) or "one image without a number"
-        raise UsageError(f"--z {plane}: site {key} has no such plane; found {found}. Choose another, or --z max.")
-    return [files[plane]]
-
-
-def _manifest(planes: Mapping[SiteKey, list[str]], channel: str) -> pa.Table:
-    columns = {
-        "plate": [key.plate for key in planes],
-        "well": [key.well for key in planes],
-        "site": [key.site for key in planes],
-        "timepoint": [key.timepoint for key in planes],
-        "channel": [channel] * len(planes),
-        "planes": list(planes.values()),
-    }
-    try:
-        return pa.table(columns, schema=MANIFEST)
-    except UnicodeEncodeError as error:
-        raise NamingError(f"the path {error.object!r} is not UTF-8, so it cannot be stored. Rename it.") from error
-
-
-def _rows(manifest: pa.Table) -> Iterable[tuple[tuple[str, str, str, str | None], str, list[str]]]:
-    plate, well, site, timepoint, channel, planes = (manifest[name].to_pylist() for name in MANIFEST.names)
-    return zip(zip(plate, well, site, timepoint, strict=True), channel, planes, strict=True)
-
-
-def _examples(paths: list[str], count: int = _SHOWN) -> str:
-    if not paths:
-        return ""
-    return f" (such as {', '.join(paths[:count])})"
-
-
-def _closest(name: str, choices: Iterable[str]) -> str:
-    by_case = {choice.casefold(): choice for choice in choices}
-    close = difflib.get_close_matches(name.casefold(), by_case, n=1)
-    return f" (did you mean {by_case[close[0]]!r}?)" if close else ""

@@ -155,9 +155,15 @@ def done_keys(out: Location, accepted: Collection[str]) -> pa.Table:
     return _site_rows(out, accepted).select(list(KEY_NAMES))
 
 
-def outcome_counts(out: Location) -> dict[str, int]:
-    """Count the sites that are done by outcome: segmented, empty, failed; raises like ``done_keys``."""
-    counts = Counter(_site_rows(out, committed_stems(out)).column("outcome").to_pylist())
+def outcome_counts(out: Location, *, among: Collection[tuple[Any, ...]] | None = None) -> dict[str, int]:
+    """Count the sites that are done by outcome: segmented, empty, failed; raises like ``done_keys``.
+
+    ``among`` are the keys to count, as tuples in the order of the key columns; without it all count.
+    """
+    rows = _site_rows(out, committed_stems(out))
+    keys = zip(*(rows.column(name).to_pylist() for name in KEY_NAMES), strict=True)
+    outcomes = zip(keys, rows.column("outcome").to_pylist(), strict=True)
+    counts = Counter(outcome for key, outcome in outcomes if among is None or key in among)
     return {outcome: counts[outcome] for outcome in OUTCOMES}
 
 

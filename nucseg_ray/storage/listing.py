@@ -4,14 +4,33 @@ from __future__ import annotations
 
 import difflib
 import os
+from collections.abc import Iterable
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from nucseg_ray.errors import InputError, MissingInputError
 from nucseg_ray.storage.locations import Location
 
 
+class ListedFile(NamedTuple):
+    """A file below a folder: its path relative to it, its size in bytes, and when it changed last (epoch seconds).
+
+    `changed_s` is 0 where the store does not tell.
+    """
+
+    path: str
+    size: int
+    changed_s: float
+
+
 def list_files(location: Location) -> list[tuple[str, int]]:
-    """List every file below a folder as (path relative to it, size in bytes), sorted by path.
+    """List every file below a folder as (path relative to it, size in bytes), sorted by path; like ``list_dated``."""
+    return [(file.path, file.size) for file in list_dated(location)]
+
+
+def list_dated(location: Location) -> list[ListedFile]:
+    """List every file below a folder, sorted by path.
 
     Files and folders whose name begins with a dot are left out. Links to folders are followed, except those that
     lead back to a folder above them.
@@ -23,7 +42,7 @@ def list_files(location: Location) -> list[tuple[str, int]]:
     InputError
         If it is a file, or if any part of it cannot be listed: a part left out would be sites lost in silence.
     """
-    found = find_files(location)
+    found = _find_dated(location)
     if found:
         return found
     if location.is_local and Path(location.path).is_dir():
@@ -33,8 +52,12 @@ def list_files(location: Location) -> list[tuple[str, int]]:
 
 def find_files(location: Location) -> list[tuple[str, int]]:
     """List like ``list_files``; a folder that is not there is an empty one."""
+    return [(file.path, file.size) for file in _find_dated(location)]
+
+
+def _find_dated(location: Location) -> list[ListedFile]:
     found = sorted(_walk(location.path) if location.is_local else _find(location))
-    for name, _ in found:
+    for name, _, _ in found:
         try:
             name.encode()
         except UnicodeEncodeError:  # tables hold UTF-8 only
@@ -54,9 +77,9 @@ def list_folders(location: Location) -> list[str]:
     return sorted(entry["name"].rstrip("/").rsplit("/", 1)[-1] for entry in entries if entry["type"] == "directory")
 
 
-def _walk(root: str) -> list[tuple[str, int]]:
+def _walk(root: str) -> list[ListedFile]:
     """List a local folder. fsspec would skip unreadable folders in silence and walk down hidden ones."""
-    found: list[tuple[str, int]] = []
+    found: list[ListedFile] = []
     pending = [""]
     while pending:
         below = pending.pop()
@@ -67,7 +90,7 @@ def _walk(root: str) -> list[tuple[str, int]]:
                     if entry.name.startswith("."):
                         continue
                     if not entry.is_dir():
-                        found.append((below + entry.name, _size(entry)))
+                        found.append(ListedFile(below + entry.name, *_state(entry)))
                     elif not (entry.is_symlink() and _leads_back(entry.path, folder)):
                         pending.append(f"{below}{entry.name}/")
         except FileNotFoundError:
@@ -82,12 +105,13 @@ def _walk(root: str) -> list[tuple[str, int]]:
     return found
 
 
-def _size(entry: os.DirEntry[str]) -> int:
-    """Return the size in bytes; 0 for a link that leads nowhere (reading it fails later, as a row)."""
+def _state(entry: os.DirEntry[str]) -> tuple[int, float]:
+    """Return size and time of change; zeros for a link that leads nowhere (reading it fails later, as a row)."""
     try:
-        return entry.stat().st_size
+        state = entry.stat()
     except FileNotFoundError:
-        return 0
+        return 0, 0.0
+    return state.st_size, state.st_mtime
 
 
 def _leads_back(link: str, folder: str) -> bool:
@@ -96,7 +120,7 @@ def _leads_back(link: str, folder: str) -> bool:
     return os.path.commonpath([target, os.path.realpath(folder)]) == target
 
 
-def _find(location: Location) -> list[tuple[str, int]]:
+def _find(location: Location) -> list[ListedFile]:
     """List a remote folder."""
     fs, path = location.fs, location.path
     try:
@@ -113,10 +137,19 @@ def _find(location: Location) -> list[tuple[str, int]]:
     prefix = path.rstrip("/") + "/"
     files = ((name[len(prefix) :], info) for name, info in entries.items() if name.startswith(prefix))
     return [
-        (name, int(info["size"] or 0))
+        ListedFile(name, int(info["size"] or 0), _changed(info))
         for name, info in files
         if info["type"] == "file" and name and not any(level.startswith(".") for level in name.split("/"))
     ]
+
+
+def _changed(info: dict[str, Any]) -> float:
+    """Return when a file of a store changed: clients name the time in their own ways."""
+    told: Iterable[Any] = (info.get(name) for name in ("LastModified", "last_modified", "mtime", "updated", "created"))
+    time = next((value for value in told if value is not None), 0.0)
+    if isinstance(time, datetime):
+        return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
+    return float(time) if isinstance(time, (int, float)) else 0.0
 
 
 def _closest(location: Location) -> str:

@@ -15,7 +15,7 @@ from nucseg_ray.imaging.labels import ForegroundLabels
 from nucseg_ray.pipelines.network import MAPS_FIELDS
 from nucseg_ray.pipelines.rows import pack, to_table, unpack
 from nucseg_ray.pipelines.sites import READ_SCHEMA, Sink, finish_batch, read_batch
-from nucseg_ray.plates.planning import MANIFEST
+from nucseg_ray.plates.manifest import MANIFEST
 from nucseg_ray.storage.ledger import begin_run, committed_stems
 from nucseg_ray.storage.locations import Location
 from nucseg_ray.storage.parts import read_parts

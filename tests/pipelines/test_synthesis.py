@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import Any
+from string import ascii_uppercase
+from typing import Any, get_args
 
 import numpy as np
 import pydantic
@@ -15,7 +16,9 @@ from nucseg_ray.errors import NamingError, OutputError, OutputMismatchError, Usa
 from nucseg_ray.imaging.codecs import decode_image, decode_label_png, join_masks
 from nucseg_ray.pipelines.synthesis import run_synthesize
 from nucseg_ray.pipelines.synthetic_sites import draw_job, plan_plate, plan_training
+from nucseg_ray.plates.planning import Choice, choose
 from nucseg_ray.plates.schemes import SCHEMES
+from nucseg_ray.plates.understanding import understand
 
 SMALL: dict[str, Any] = {"shape_px": (64, 80), "nuclei": (2, 5), "radius_px": (4.0, 8.0)}
 
@@ -108,6 +111,44 @@ def test_a_plate_reads_back_in_its_scheme(tmp_path: Path, ray_session: None, sch
         labels = _labels(tmp_path / row["truth"])
         assert labels.shape == (64, 80)
         assert labels.max() == int(row["n_nuclei"])
+
+
+@pytest.mark.parametrize("plate_wells", [24, 1536])
+@pytest.mark.parametrize("scheme", [name for name in SCHEMES if name != "images"])
+def test_a_plate_is_understood_exactly(tmp_path: Path, scheme: str, plate_wells: int) -> None:
+    sites = 1 if scheme == "bbbc" else 2
+    settings = _settings(
+        tmp_path,
+        kind="plate",
+        scheme=scheme,
+        plate="P7",
+        wells=plate_wells,
+        sites_per_well=sites,
+        empty_wells=0,
+        channels=3,
+    )
+    jobs = plan_plate(settings)
+    read = understand([path for job in jobs for path in job.images], root_name="elsewhere")
+    assert (read.scheme.name, read.unmatched, len(read.channels)) == (scheme, (), 3)
+    wells = [f"W{n:04d}" for n in range(1, plate_wells + 1)]
+    if scheme != "cq1":
+        rows, columns = {24: ("ABCD", 6), 1536: ([*ascii_uppercase, "AA", "AB", "AC", "AD", "AE", "AF"], 48)}[
+            plate_wells
+        ]
+        wells = [f"{row}{column:02d}" for row in rows for column in range(1, columns + 1)]
+    assert [(key.plate, key.well, key.site) for key in read.sites] == [
+        ("P7", well, str(site)) for well in wells for site in range(1, sites + 1)
+    ]
+    assert [str(key) for key in read.sites] == [job.key for job in jobs]
+    for number, channel in enumerate(SCHEMES[scheme].channels[:3]):
+        manifest = choose(read, Choice(channel=channel)).manifest
+        assert manifest.column("planes").to_pylist() == [[job.images[number]] for job in jobs]
+
+
+def test_every_scheme_that_can_be_written_can_be_asked_for() -> None:
+    choices = get_args(SynthesizeSettings.model_fields["scheme"].annotation)
+    assert list(choices) == [name for name, scheme in SCHEMES.items() if scheme.write is not None and name != "images"]
+    assert all(len(SCHEMES[name].channels) == 4 for name in choices)
 
 
 def test_the_first_channel_shows_the_nuclei(tmp_path: Path, ray_session: None) -> None:

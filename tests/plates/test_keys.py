@@ -31,6 +31,11 @@ def test_well_reads_every_spelling(text: str, row: int, column: int, name: str) 
     assert (well.row, well.column, well.name) == (row, column, name)
 
 
+@given(WELLS, WELLS)
+def test_keys_sort_as_their_wells(one: Well, other: Well) -> None:
+    assert (SiteKey("P", one.name, "1") < SiteKey("P", other.name, "1")) == (one < other)
+
+
 @given(WELLS)
 def test_well_name_reads_back(well: Well) -> None:
     assert Well.parse(well.name) == well
@@ -103,7 +108,7 @@ def test_names_of_people_are_kept() -> None:
     assert SiteKey("é" * 100, "A01", "1").plate == "é" * 100
 
 
-def test_keys_sort_as_strings_and_without_time_point_first() -> None:
+def test_keys_sort_as_on_the_plate_and_without_time_point_first() -> None:
     keys = [
         SiteKey("P", "A01", "2", None),
         SiteKey("P", "A01", "10", "2"),
@@ -111,14 +116,20 @@ def test_keys_sort_as_strings_and_without_time_point_first() -> None:
         SiteKey("P", "A01", "10", None),
         SiteKey("P", "", "9", None),
         SiteKey("O", "Z09", "9", "9"),
+        SiteKey("O", "AA01", "1"),
+        SiteKey("P", "A01", "x"),
+        SiteKey("P", "A01", "02"),
     ]
     assert [str(key) for key in sorted(keys)] == [
         "O/Z09/9_t9",
+        "O/AA01/1",
         "P/9",
-        "P/A01/10",
-        "P/A01/10_t10",
-        "P/A01/10_t2",
+        "P/A01/02",
         "P/A01/2",
+        "P/A01/10",
+        "P/A01/10_t2",
+        "P/A01/10_t10",
+        "P/A01/x",
     ]
 
 

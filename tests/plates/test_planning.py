@@ -1,16 +1,21 @@
 from __future__ import annotations
 
 import time
+import tracemalloc
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
+from hypothesis import settings as run_with
 from hypothesis import strategies as st
 
 from nucseg_ray.errors import NamingError, NucsegError, UsageError
-from nucseg_ray.plates.planning import MANIFEST, Plan, extend, plan
-from nucseg_ray.plates.schemes import SCHEMES, FileName
+from nucseg_ray.plates.manifest import MANIFEST, add_missing, extend
+from nucseg_ray.plates.naming import FileName
+from nucseg_ray.plates.planning import Choice, Plan, choose, plan
+from nucseg_ray.plates.schemes import SCHEMES
+from nucseg_ray.plates.understanding import understand
 
 
 def listed(*paths: str) -> list[tuple[str, int]]:
@@ -123,7 +128,8 @@ def test_nothing_to_segment_says_what_was_looked_for() -> None:
 def test_unknown_scheme_names_the_closest() -> None:
     assert refusal(UsageError, "a.tif", scheme="imageexpress") == (
         "--scheme 'imageexpress' is not known (did you mean 'imagexpress'?): expected one of bbbc, imagexpress, "
-        "cellvoyager, operetta, images."
+        "cellvoyager, cq1, operetta, incell, scanr, micromanager, cellomics, folders, images, or "
+        "'regex:(?P<well>[A-P]\\\\d\\\\d)_(?P<site>\\\\d+)_(?P<channel>\\\\w+)', a pattern of your own."
     )
 
 
@@ -190,10 +196,10 @@ def test_plane_has_to_exist() -> None:
     assert "found one image without a number" in refusal(UsageError, "DNA-01-A-01.tif", z="1")
 
 
-@pytest.mark.parametrize("z", ["", "mean", "-1", "1.5", "²"])
-def test_plane_is_max_or_a_number(z: str) -> None:
+@pytest.mark.parametrize("z", ["", "least", "-1", "1.5", "²"])
+def test_plane_is_a_projection_or_a_number(z: str) -> None:
     assert refusal(UsageError, *STACK, channel="w1", z=z) == (
-        f"--z {z!r}: expected 'max' or the number of a plane, such as 3."
+        f"--z {z!r}: expected max, mean, best-focus or the number of a plane, such as 3."
     )
 
 
@@ -205,6 +211,7 @@ def test_unsafe_names_are_refused() -> None:
 SITES = st.sets(st.tuples(st.sampled_from(["P", "Q", "10", "9"]), st.integers(1, 12), st.integers(1, 3)), min_size=1)
 
 
+@run_with(deadline=None)  # the machine may be busy
 @given(sites=SITES, z_count=st.integers(1, 3), seed=st.randoms(use_true_random=False))
 def test_plan_is_complete_and_the_order_of_the_listing_does_not_matter(sites, z_count, seed) -> None:
     scheme = SCHEMES["cellvoyager"]
@@ -281,3 +288,66 @@ def test_extend_refuses_a_site_read_from_other_files() -> None:
         "channel 'w1' from ZStep_1/P_A01_s1_w1.tif, ZStep_2/P_A01_s1_w1.tif. Restore the files and settings of the "
         "earlier run, or choose a new output."
     )
+
+
+def held_back(*unsettled: str, names: list[str] = STACK, channel: str = "w2") -> tuple[list[str], list[str]]:
+    """Return the sites that are planned and those that are held back while some files are still being written."""
+    planned = choose(understand(names, root_name="P"), Choice(channel=channel), unsettled=unsettled)
+    rows = planned.manifest.select(["plate", "site", "planes"]).to_pylist()
+    return [f"{row['plate']}/{row['site']}:{len(row['planes'])}" for row in rows], [
+        str(key) for key in planned.held_back
+    ]
+
+
+def test_a_site_with_an_unsettled_file_is_held_back() -> None:
+    assert held_back() == (["P/1:3", "P/2:3"], [])
+    assert held_back(STACK[2]) == (["P/1:3"], ["P/B02/2_t1"])
+    # Also where the file is of another channel: the instrument has not done with the site.
+    assert held_back(next(name for name in STACK if name.endswith("s1_w1.TIF"))) == (["P/2:3"], ["P/B02/1_t1"])
+    assert held_back(*STACK) == ([], ["P/B02/1_t1", "P/B02/2_t1"])
+
+
+def test_while_a_plate_is_scanned_incomplete_sites_are_held_back_and_afterwards_they_are_told() -> None:
+    other = [name.replace("TimePoint_1", "Q/TimePoint_1") for name in STACK]
+    young = "TimePoint_1/ZStep_1/P_B03_s1_w1.TIF"
+    names = [name for name in [*STACK, *other, young] if name != "TimePoint_1/ZStep_10/P_B02_s2_w2.TIF"]
+    names.remove("Q/TimePoint_1/ZStep_10/P_B02_s1_w2.TIF")
+    # Plate Q is not being written to: its shorter stack is all there is.
+    expected = ["P/1:3", "Q/1:2", "Q/2:3"]
+    assert held_back(young, names=names) == (expected, ["P/B02/2_t1", "P/B03/1_t1"])
+    with pytest.raises(NamingError, match=r"1 of 5 sites have no file of channel 'w2' \(such as P/B03/1_t1\)"):
+        held_back(names=names)
+    names.remove(young)
+    assert held_back(names=names) == (["P/1:3", "P/2:2", "Q/1:2", "Q/2:3"], [])
+
+
+def test_planes_beside_a_projection_of_the_instrument() -> None:
+    names = [*STACK, "TimePoint_1/ZStep_0/P_B02_s1_w1.TIF", "TimePoint_1/ZStep_0/P_B03_s1_w1.TIF"]
+    for z, counts in (("max", [1, 3, 1]), ("mean", [3, 3, 1]), ("best-focus", [3, 3, 1])):
+        planned = plan(listed(*names), root_name="P", channel="w1", z=z)
+        assert [len(planes) for planes in planned.manifest["planes"].to_pylist()] == counts
+
+
+def test_add_missing_takes_the_rest_whatever_the_known_rows_say() -> None:
+    old = manifest_of("ZStep_1/P_A01_s1_w1.tif")
+    new = manifest_of("ZStep_1/P_A01_s1_w1.tif", "ZStep_2/P_A01_s1_w1.tif", "ZStep_1/P_A02_s1_w1.tif")
+    assert add_missing(old, new)["planes"].to_pylist() == [["ZStep_1/P_A01_s1_w1.tif"], ["ZStep_1/P_A02_s1_w1.tif"]]
+
+
+def test_names_take_little_memory() -> None:
+    names = [
+        f"P/TimePoint_1/ZStep_{z}/X_{row}{column:02d}_s{site}_w{w}.TIF"
+        for row in "ABCDEFGH"
+        for column in range(1, 13)
+        for site in range(1, 10)
+        for w in (1, 2, 3)
+        for z in (1, 2, 3, 4, 5)
+    ]
+    understand(names[:10], root_name="P")  # what stays in caches
+    tracemalloc.start()
+    understood = understand(names, root_name="P")
+    kept, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(understood.paths) == len(names) == 12_960
+    assert kept / len(names) < 60  # 8 a path, 3 numbers of 4, part of a site; an object a file would take 100 more
+    assert peak / len(names) < 120

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -10,7 +11,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from nucseg_ray.errors import InputError, MissingInputError
 from nucseg_ray.storage.atomic import write_bytes
-from nucseg_ray.storage.listing import find_files, list_files, list_folders
+from nucseg_ray.storage.listing import find_files, list_dated, list_files, list_folders
 from nucseg_ray.storage.locations import Location
 
 
@@ -31,6 +32,14 @@ def test_files_are_sorted_with_sizes_and_without_hidden_ones(out: Location) -> N
     assert list_folders(out) == [".cache", "a"]
     write_bytes(out / "new.tif", b"")
     assert ("new.tif", 0) in list_files(out)
+
+
+def test_files_are_dated(out: Location) -> None:
+    before = time.time()
+    write_bytes(out / "a" / "x.tif", b"xyz")
+    (file,) = list_dated(out)
+    assert (file.path, file.size) == ("a/x.tif", 3)
+    assert before - 2 <= file.changed_s <= time.time() + 2  # object stores tell whole seconds
 
 
 def test_a_missing_folder_names_the_closest(out: Location) -> None:

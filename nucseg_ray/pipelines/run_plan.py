@@ -1,0 +1,93 @@
+"""What a batch run is to do: its input is looked at, the names are understood, sites chosen. Nothing is read yet."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import pyarrow.compute as pc
+
+from nucseg_ray.config import PredictSettings
+from nucseg_ray.plates.description import describe, describe_plan
+from nucseg_ray.plates.examples import examples
+from nucseg_ray.plates.planning import Choice, Plan, choose
+from nucseg_ray.plates.understanding import Understood, understand
+from nucseg_ray.storage.locations import Location
+from nucseg_ray.storage.settling import Look, look_at
+
+logger = logging.getLogger(__name__)
+
+
+def plan_run(settings: PredictSettings) -> Plan:
+    """Decide what a run is to segment, and say so in the log.
+
+    Raises
+    ------
+    InputError
+        The input cannot be listed, or its names contradict each other.
+    UsageError
+        The scheme, channel, plane, wells or sites have to be chosen otherwise.
+    """
+    root = Location(settings.input)
+    look, understood = _looked(settings, root)
+    planned = choose(understood, as_choice(settings), unsettled=look.unsettled)
+    _tell(planned, root)
+    _tell_unsettled(planned, look, settings)
+    return planned
+
+
+def dry_run(settings: PredictSettings) -> Iterator[str]:
+    """Give the lines that tell what a run would do, changing nothing; raises what the run would raise, after them."""
+    root = Location(settings.input)
+    look, understood = _looked(settings, root)
+    yield f"input: {root} ({len(look.files)} files)"
+    yield from describe(understood)
+    yield from describe_plan(choose(understood, as_choice(settings), unsettled=look.unsettled), as_choice(settings))
+
+
+def as_choice(settings: PredictSettings) -> Choice:
+    """Give the settings that choose among the sites."""
+    return Choice(
+        channel=settings.channel, z=settings.z, wells=settings.wells, sites=settings.sites, limit=settings.limit
+    )
+
+
+def _looked(settings: PredictSettings, root: Location) -> tuple[Look, Understood]:
+    look = look_at(root, settle_s=settings.settle_s)
+    paths = (file.path for file in look.files)
+    return look, understand(paths, root_name=root.name, scheme=settings.scheme)
+
+
+def _tell(planned: Plan, root: Location) -> None:
+    manifest = planned.manifest
+    plates, wells = (len(pc.unique(manifest.column(name))) for name in ("plate", "well"))
+    channel = f", channel {planned.channel}" if planned.channel else ""
+    logger.info(
+        "%s: names of scheme %s%s; %d sites, %d plates, %d wells",
+        root,
+        planned.scheme,
+        channel,
+        manifest.num_rows,
+        plates,
+        wells,
+    )
+    if planned.unmatched:
+        count = len(planned.unmatched)
+        logger.warning("%d image files do not follow the scheme and are left out%s", count, examples(planned.unmatched))
+
+
+def _tell_unsettled(planned: Plan, look: Look, settings: PredictSettings) -> None:
+    if planned.held_back:
+        logger.warning(
+            "%d files changed within %g s, so %d sites are still being written%s: they are left for the next run",
+            len(look.unsettled),
+            settings.settle_s,
+            len(planned.held_back),
+            examples([str(key) for key in planned.held_back]),
+        )
+    elif look.recent and settings.settle_s == 0:
+        logger.info(
+            "%d of %d files changed within the last minute; if the plate is still being scanned, give --settle-s 60",
+            look.recent,
+            len(look.files),
+        )

@@ -1,0 +1,99 @@
+"""What a run is to do, told before it: without Ray, without a model, and with nothing written."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from nucseg_ray import commands
+from nucseg_ray.config import PredictSettings
+from nucseg_ray.errors import UsageError
+from nucseg_ray.pipelines.run_plan import plan_run
+from nucseg_ray.plates.schemes import SCHEMES
+from nucseg_ray.storage import settling
+
+
+@pytest.fixture
+def plates(tmp_path: Path) -> Path:
+    """Folder with two plates of three wells in two channels; the files hold nothing and are a day old."""
+    folder = tmp_path / "in"
+    for plate in ("P1", "P2"):
+        (folder / plate).mkdir(parents=True)
+        for number, channel in ((n, c) for n in (1, 2, 3) for c in ("DNA", "GFP")):
+            (folder / plate / f"{channel}-{number:02d}-A-{number:02d}.tif").touch()
+    for file in folder.rglob("*.tif"):
+        os.utime(file, (time.time() - 86400,) * 2)
+    return folder
+
+
+def run(plates: Path, *flags: str) -> int:
+    return commands.predict(["--input", str(plates), "--output", str(plates.parent / "out"), "--dry-run", *flags])
+
+
+@pytest.fixture(autouse=True)
+def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commands, "_session", lambda: pytest.fail("a dry run needs no Ray"))
+
+
+def test_a_dry_run_tells_and_changes_nothing(plates: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {path: path.stat().st_mtime_ns for path in plates.parent.rglob("*")}
+    assert run(plates, "--channel", "dna", "--wells", "A02-A03", "--limit", "3", "--model", "nowhere") == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"input: {plates} (12 files)",
+        f"scheme: bbbc ({SCHEMES['bbbc'].instrument}); 12 images, such as P1/DNA-01-A-01.tif",
+        "plates: 2; sites: 6",
+        "  P1: wells: A01, A02, A03; sites: 1",
+        "  P2: wells: A01, A02, A03; sites: 1",
+        "channels: DNA, GFP",
+        "to segment: 3 sites in channel DNA (--wells A02-A03, --limit 3; the listing has 6)",
+        "  first: P1/A02/1 from P1/DNA-02-A-02.tif",
+        "  last: P2/A02/1 from P2/DNA-02-A-02.tif",
+    ]
+    assert {path: path.stat().st_mtime_ns for path in plates.parent.rglob("*")} == before
+
+
+def test_what_a_run_would_refuse_is_told_after_what_was_understood(
+    plates: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(plates) == 2
+    ended = capsys.readouterr()
+    assert ended.out.splitlines()[-1] == "channels: DNA, GFP"
+    assert ended.err == (
+        "error: in: found the channels DNA, GFP; expected to be told which one holds the nuclei. Choose it by "
+        "--channel.\n"
+    )
+    assert run(plates, "--channel", "DNA", "--scheme", "regex:(?P<row>x)") == 2
+    assert "is missing the group 'column'" in capsys.readouterr().err
+
+
+def test_files_that_are_still_being_written_are_counted_and_told(
+    plates: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settling, "BETWEEN_LOOKS_S", 0.0)
+    os.utime(plates / "P2" / "GFP-02-A-02.tif")
+
+    def planned(settle_s: float) -> list[str]:
+        caplog.clear()
+        settings = PredictSettings(input=str(plates), output="out", channel="DNA", settle_s=settle_s)
+        with caplog.at_level(logging.INFO):
+            return plan_run(settings).manifest.column("plate").to_pylist()
+
+    assert planned(30) == ["P1"] * 3 + ["P2"] * 2
+    assert caplog.messages[1:] == [
+        "1 files changed within 30 s, so 1 sites are still being written (such as P2/A02/1): they are left for the "
+        "next run"
+    ]
+    assert planned(0) == ["P1"] * 3 + ["P2"] * 3
+    assert caplog.messages[1:] == [
+        "1 of 12 files changed within the last minute; if the plate is still being scanned, give --settle-s 60"
+    ]
+    os.utime(plates / "P2" / "GFP-02-A-02.tif", (time.time() - 90,) * 2)
+    assert planned(80) == planned(0) == ["P1"] * 3 + ["P2"] * 3
+    assert caplog.messages[1:] == []
+    assert planned(86400 * 2) == []  # nothing to do yet is no error
+    with pytest.raises(UsageError, match="--channel 'X' is not in in"):
+        plan_run(PredictSettings(input=str(plates), output="out", channel="X"))
