@@ -29,12 +29,17 @@ _SHOWN = 3  # examples in a message
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a listing holds: `manifest` (schema `MANIFEST`) sorted by key, every channel seen, images left out."""
+    """What a listing holds: `manifest` (schema `MANIFEST`) sorted by key, every channel seen, images left out.
+
+    `channels` is empty where names tell of none: the channel of the manifest, if any, is then one inside each file. So
+    is the plane where `names_planes` is False.
+    """
 
     scheme: str
     manifest: pa.Table
     channels: tuple[str, ...]
     unmatched: tuple[str, ...]
+    names_planes: bool = False
 
 
 def plan(
@@ -49,12 +54,14 @@ def plan(
 
     The scheme is found by looking at the names unless it is given. A plate is named by the folder that holds it, or is
     `root_name` where that is the input itself. `z` is "max", the maximum over the planes (the instrument's own
-    projection where there is one), or the number of one plane. The order of the listing does not matter.
+    projection where there is one), "mean" or "best-focus" of the planes (the projection where there are none), or the
+    number of one plane, which is looked for inside the files where no name has one. The order of the listing does not
+    matter.
 
     Raises `UsageError` for a scheme, channel or plane that has to be chosen otherwise, and `NamingError` where the
     names contradict each other, follow two schemes, or leave a site without the channel.
     """
-    plane = _plane_number(z)
+    _check_z(z)
     paths = sorted(path for path, _ in listing)
     images = [path for path in paths if path.lower().endswith(IMAGE_SUFFIXES)]
     if not images:
@@ -71,14 +78,19 @@ def plan(
             f"expected names such as {found.example}. Leave --scheme out, or choose another."
         )
     _check_plate_folders(names, found, root_name)
-    channels, chosen = _choose_channel(names.values(), channel, found, root_name)
+    channels, chosen = _choose_channel(names.values(), channel, root_name)
+    names_planes = any(name.z is not None for name in names.values())
     sites = _files_of_sites(names, chosen, root_name)
     _check_complete(sites, chosen, names.values(), root_name)
     return Plan(
         scheme=found.name,
-        manifest=_manifest({key: _planes(key, sites[key], plane) for key in sorted(sites)}, chosen),
+        manifest=_manifest(
+            {key: _planes(key, sites[key], z if names_planes else "max") for key in sorted(sites)},
+            chosen if channels else channel or "",
+        ),
         channels=channels,
         unmatched=tuple(path for path in images if path not in names),
+        names_planes=names_planes,
     )
 
 
@@ -103,12 +115,9 @@ def extend(manifest: pa.Table, new: pa.Table) -> pa.Table:
     return pa.concat_tables([manifest, new.take(pa.array(added, pa.int64()))])
 
 
-def _plane_number(z: str) -> int | None:
-    if z == "max":
-        return None
-    if not (z.isascii() and z.isdigit()):
-        raise UsageError(f"--z {z!r}: expected 'max' or the number of a plane, such as 3.")
-    return int(z)
+def _check_z(z: str) -> None:
+    if z not in ("max", "mean", "best-focus") and not (z.isascii() and z.isdigit()):
+        raise UsageError(f"--z {z!r}: expected 'max', 'mean', 'best-focus' or the number of a plane, such as 3.")
 
 
 def _scheme_named(name: str) -> Scheme:
@@ -165,20 +174,13 @@ def _check_plate_folders(names: Mapping[str, FileName], scheme: Scheme, root_nam
             )
 
 
-def _choose_channel(
-    names: Iterable[FileName], channel: str | None, scheme: Scheme, root_name: str
-) -> tuple[tuple[str, ...], str]:
+def _choose_channel(names: Iterable[FileName], channel: str | None, root_name: str) -> tuple[tuple[str, ...], str]:
     """Return every channel (one spelling each) and the one to segment; ((), "") where names tell of no channels."""
     spellings: dict[str, str] = {}
     for name in sorted({name.channel for name in names}):
         spellings.setdefault(name.casefold(), name)
     channels = tuple(spellings.values())
-    if scheme is IMAGES:
-        if channel is not None:
-            raise UsageError(
-                f"--channel {channel!r}: the names under {root_name} tell of no channels; expected names of a scheme, "
-                f"such as {SCHEMES['bbbc'].example}. Leave --channel out to segment each image."
-            )
+    if channels == ("",):  # the files may hold channels; they are looked for when these are read
         return (), ""
     if channel is None:
         if len(channels) > 1:
@@ -239,10 +241,13 @@ def _check_complete(
     )
 
 
-def _planes(key: SiteKey, files: Mapping[int | None, str], plane: int | None) -> list[str]:
-    numbers = sorted(z for z in files if z is not None)
-    if plane is None:
+def _planes(key: SiteKey, files: Mapping[int | None, str], z: str) -> list[str]:
+    numbers = sorted(number for number in files if number is not None)
+    if z in ("mean", "best-focus"):
+        return [files[number] for number in numbers or (None,)]
+    if z == "max":
         return [files[None]] if None in files else [files[number] for number in numbers]
+    plane = int(z)
     if plane not in files:
         found = ", ".join(map(str, numbers)) or "one image without a number"
         raise UsageError(f"--z {plane}: site {key} has no such plane; found {found}. Choose another, or --z max.")
