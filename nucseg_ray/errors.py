@@ -7,7 +7,7 @@ The tree; each class is also the builtin that a caller would expect::
     ├── InputError (ValueError)          something about the data that was given
     │   ├── MissingInputError (FileNotFoundError)
     │   ├── DecodeError                  a file that is not the image it claims to be
-    │   ├── ChoiceError                  a file that does not hold what was asked for, or more than one such
+    │   ├── ChoiceError                  a file that does not hold what was asked for, or leaves open what it holds
     │   └── NamingError                  file names that contradict each other
     ├── OutputError (OSError)            the output cannot be written or may not be touched
     │   ├── OutputBusyError              another run holds it
@@ -45,7 +45,7 @@ class DecodeError(InputError):
 
 
 class ChoiceError(InputError):
-    """A file does not hold the channel, plane or fact that was asked for, or leaves the choice open."""
+    """A file is in order and does not hold what was asked for, or holds more and nothing says which is meant."""
 
 
 class NamingError(InputError):

@@ -32,6 +32,8 @@ def decode_image(data: bytes, *, name: str) -> Pixels:
     ------
     DecodeError
         The bytes are no image, or one with several pages, another number of channels or another pixel type.
+    ChoiceError
+        They hold several images, or time points.
     """
     planes = decode_planes(data, name=name)
     n_pages = planes.n_channels * planes.n_z
@@ -92,7 +94,9 @@ def decode_planes(data: bytes, *, name: str) -> Planes:
     Raises
     ------
     DecodeError
-        The bytes are no image, or a file of which nobody can tell which channel and height its pages are.
+        The bytes are no image.
+    ChoiceError
+        Nobody can tell which channel and height the pages are: time points, several images, a part of a set of files.
     """
     if data[:4] in TIFF_MAGIC:
         return Planes(name, tiff=TiffPlanes(data, name=name))

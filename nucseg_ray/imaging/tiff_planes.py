@@ -16,7 +16,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from nucseg_ray.errors import DecodeError
+from nucseg_ray.errors import ChoiceError, DecodeError
 from nucseg_ray.imaging.tiff_metadata import channel_names, pixel_size_um
 
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -54,10 +54,18 @@ class Stack:
 
 
 class TiffPlanes:
-    """One opened TIFF; raises ``DecodeError`` with the file's name for what cannot be read or understood."""
+    """One opened TIFF; all errors name the file."""
 
     def __init__(self, data: bytes, *, name: str) -> None:
-        """Read the structure of the file, and no pixels."""
+        """Read the structure of the file, and no pixels.
+
+        Raises
+        ------
+        DecodeError
+            It is damaged.
+        ChoiceError
+            It is in order, but nobody can tell which channel and height its pages are.
+        """
         self.name = name
         self._data = data
         self._series: Any = None
@@ -74,7 +82,7 @@ class TiffPlanes:
             self._first: Any = self._tiff.pages.first
             if n_pages > 1 or self._may_hold_more():
                 self.stack = self._understood(n_pages)
-        except DecodeError:
+        except (DecodeError, ChoiceError):
             raise
         except Exception as error:
             raise self._damaged(error) from error
@@ -124,7 +132,7 @@ class TiffPlanes:
         if not series:
             raise DecodeError(f"{self.name}: expected planes, found none that can be read; the file may be damaged")
         if self._tiff.is_ome and series[0].kind != "ome" and n_pages > 1:
-            raise DecodeError(
+            raise ChoiceError(
                 f"{self.name}: its OME metadata describe a set of files, or cannot be understood; save all planes of "
                 "a site in one file, or each plane as a file of its own"
             )
@@ -144,7 +152,7 @@ class TiffPlanes:
         first = series[0].keyframe
         others = [other.keyframe for other in series[1:] if not other.keyframe.is_reduced]
         if others:
-            raise DecodeError(
+            raise ChoiceError(
                 f"{self.name}: expected the planes of one image, found {len(others) + 1} images: that of page "
                 f"{first.index + 1} is {first.shape} {first.dtype}, that of page {others[0].index + 1} is "
                 f"{others[0].shape} {others[0].dtype}; save each image, such as a position, as a file of its own"
@@ -172,7 +180,7 @@ def understood_axes(axes: str, shape: tuple[int, ...], *, name: str) -> Stack:
 
     Raises
     ------
-    DecodeError
+    ChoiceError
         There are others, such as time points, or two of which nothing is said.
     """
     before = min(axes.index("Y"), axes.index("S") if "S" in axes else len(axes))
@@ -185,7 +193,7 @@ def understood_axes(axes: str, shape: tuple[int, ...], *, name: str) -> Stack:
         raise _unknown(axes, sizes, name)
     for letter, axis in long.items():
         if letter not in ("C", "Z", *unnamed):
-            raise DecodeError(
+            raise ChoiceError(
                 f"{name}: expected channels and z planes of one image, found {sizes[axis]} "
                 f"{MEANT.get(letter, f'along the axis {letter}')}; save each as a file of its own, such as "
                 "site1_t1.tif, site1_t2.tif"
@@ -193,8 +201,8 @@ def understood_axes(axes: str, shape: tuple[int, ...], *, name: str) -> Stack:
     return Stack(sizes, long.get("C"), long.get("Z", long[unnamed[0]] if unnamed else None))
 
 
-def _unknown(axes: str, sizes: tuple[int, ...], name: str) -> DecodeError:
-    return DecodeError(
+def _unknown(axes: str, sizes: tuple[int, ...], name: str) -> ChoiceError:
+    return ChoiceError(
         f"{name}: expected pages that are channels and z planes, found {' x '.join(map(str, sizes))} of which nothing "
         f"says what they are (axes {axes}); save it as OME-TIFF with named axes"
     )

@@ -51,7 +51,7 @@ COMMITTED_SCHEMA = pa.schema(
     ]
 )
 
-# The stage of a failure that the settings are to blame for, not the file.
+# The stage of a failure that settings mend, or another way to export the files; none of these is damaged.
 CHOICE = "choose"
 # What is known of a site before it is finished, beside its arrays.
 _KNOWN = (*KEY_NAMES, "pixel_size_um", "stage", "error", "retryable", "seconds", "scale", "diameter_px")

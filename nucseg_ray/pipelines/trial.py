@@ -165,7 +165,7 @@ def _first_readable(order: Order) -> tuple[pa.Table | None, tuple[str, ...]]:
     Raises
     ------
     ChoiceError
-        None has one, and of all of them it is the settings that ask for what their files do not hold.
+        None has one, and all of them for the reason that their files do not hold what is asked for.
     """
     unreadable: list[str] = []
     stages = set()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -13,13 +13,15 @@ import tifffile
 from nucseg_ray.imaging.codecs import decode_label_png, encode_image_png
 from nucseg_ray.imaging.labelling import Labelling
 from nucseg_ray.imaging.labels import ForegroundLabels
+from nucseg_ray.imaging.projection import Projection
 from nucseg_ray.pipelines.mixed_images import MixedImages
 from nucseg_ray.pipelines.network import MAPS_FIELDS
 from nucseg_ray.pipelines.rows import pack, to_table, unpack
 from nucseg_ray.pipelines.site_image import Reading
 from nucseg_ray.pipelines.sites import CHOICE, READ_SCHEMA, Sink, finish_batch, read_batch
-from nucseg_ray.plates.planning import MANIFEST
+from nucseg_ray.plates.planning import MANIFEST, plan
 from nucseg_ray.storage.ledger import begin_run, committed_stems
+from nucseg_ray.storage.listing import list_files
 from nucseg_ray.storage.locations import Location
 from nucseg_ray.storage.parts import read_parts
 
@@ -115,6 +117,7 @@ def stacks(tmp_path: Path) -> Path:
     tifffile.imwrite(tmp_path / "plain.tif", STACK, photometric="minisblack", metadata={"axes": "CZYX"})
     tifffile.imwrite(tmp_path / "pages.tif", STACK[0], photometric="minisblack", metadata=None)
     tifffile.imwrite(tmp_path / "one.tif", STACK[1, 2])
+    tifffile.imwrite(tmp_path / "time.tif", STACK, ome=True, photometric="minisblack", metadata={"axes": "TZYX"})
     return tmp_path
 
 
@@ -155,6 +158,11 @@ def test_the_channel_and_the_planes_inside_a_file(
         ({"plane": 4}, "pages.tif", "--z 4: expected such a plane, found planes 1 to 3; choose another"),
         ({"plane": 0}, "pages.tif", "--z 0: expected such a plane, found planes 1 to 3; choose another"),
         ({"plane": 2}, "one.tif", "--z 2: expected such a plane, found one plane; choose another"),
+        (
+            {},
+            "time.tif",
+            "expected channels and z planes of one image, found 2 time points; save each as a file of its",
+        ),
         ({"needs_pixel_size": True}, "one.tif", "says nothing of the size of its pixels, which a diameter of nuclei"),
     ],
 )
@@ -170,6 +178,35 @@ def test_a_size_of_pixels_that_is_given_stands_for_that_of_the_files(stacks: Pat
     how = {"pixel_size_um": 0.3, "needs_pixel_size": True, "channel": "1"}
     rows = _read(stacks, _how=how, a=["ome.tif"], b=["one.tif"])
     assert [row["pixel_size_um"] for row in rows] == [0.3, 0.3]
+
+
+@pytest.mark.parametrize(
+    ("plate", "channel", "shape", "dtype", "sizes"),
+    [
+        ("sbs_bbbc013", "Channel2", (640, 640), "uint8", {None}),
+        ("imagexpress/9987_Plate_3434", "w1", (256, 256), "uint16", {1.3672}),
+        ("imagexpress/Projection-Mix", "w1", (512, 512), "uint16", {1.3668}),
+        ("operetta", "ch5", (1080, 1080), "uint16", {None}),
+        ("cellvoyager", "C01", (2000, 2000), "uint16", {None}),
+    ],
+)
+def test_real_plates_are_read(
+    realdata: Path, plate: str, channel: str, shape: tuple[int, int], dtype: str, sizes: set[float | None]
+) -> None:
+    root = Location(str(realdata / "plates" / plate))
+    for z in ("max", "best-focus"):
+        manifest = plan(list_files(root), root_name=root.name, channel=channel, z=z).manifest.slice(0, 3)
+        table = read_batch(manifest, reading=Reading(root, projection=cast("Projection", z)))
+        assert table.column("error").to_pylist() == [None] * manifest.num_rows
+        assert set(table.column("pixel_size_um").to_pylist()) == sizes
+        for row, files in enumerate(manifest.column("planes").to_pylist()):
+            planes = [tifffile.imread(root.path + "/" + file) for file in files]
+            image = unpack("image", table, row)
+            assert (image.shape, str(image.dtype)) == (shape, dtype)
+            if z == "max":
+                np.testing.assert_array_equal(image, np.max(planes, axis=0))
+            else:
+                assert any((image == plane).all() for plane in planes)
 
 
 def _predicted(**maps: np.ndarray | str) -> pa.Table:
