@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import re
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+
+from nucseg_ray.config_lengths import AUTO, AnyDiameterText, DiameterText, SizeText
 
 # The text beside the type is what stands for the value in ``--help``.
 Place = Annotated[str, "PATH"]
@@ -32,25 +33,6 @@ def _as_number(value: Any) -> Any:
 
 
 NumberText = BeforeValidator(_as_number)
-
-
-def _check_diameter(value: str) -> str:
-    try:
-        is_one = value == AUTO or 0 < float(value) < math.inf
-    except ValueError:
-        is_one = False
-    if not is_one:
-        raise ValueError("expected auto, or a number of pixels above 0 such as 24")
-    return value if value == AUTO else f"{float(value):g}"
-
-
-AUTO = "auto"
-DiameterText = Annotated[str, AfterValidator(_check_diameter), "auto|NUMBER"]
-
-
-def as_diameter(text: str) -> float | None:
-    """Give the diameter, in pixels, that a setting of ``DiameterText`` names; None where it is to be found."""
-    return None if text == AUTO else float(text)
 
 
 class TrainSettings(Settings):
@@ -141,19 +123,34 @@ class PredictSettings(Settings):
     input: Place = Field(description="folder of images, or a plate as the microscope wrote it")
     output: Place = Field(description="folder for masks and tables; a rerun goes on where the last one stopped")
     model: Place = Field("pretrained", description=_MODEL)
-    channel: Annotated[str, "NAME"] | None = Field(None, description="channel to segment, as the file names have it")
+    channel: Annotated[str, "NAME|N"] | None = Field(
+        None,
+        description="channel to segment, as the file names have it; where they name none, of those inside each file, "
+        "by name or number from 1",
+    )
     scheme: Annotated[str, "NAME"] | None = Field(
         None,
         description="how files are named, where looking is not enough to tell: a scheme's name (docs/plates.md), or "
         "regex: and a pattern with the groups well (or row and column), site, channel, z, time, plate",
     )
-    z: Annotated[str, "max|N"] = Field(
-        "max", description="max: project the planes of a z-stack; or the number of one plane"
+    z: Annotated[str, "max|mean|best-focus|N"] = Field(
+        "max",
+        description="how the planes of a z-stack become an image: their maximum, their mean, the sharpest plane, or "
+        "the plane of this number, as the file names have it, else from 1",
     )
     masks: Literal["png", "parquet", "both", "none"] = Field("png", description="how label masks are written")
-    nucleus_diameter_px: DiameterText = Field(
-        AUTO, description="diameter of the nuclei; auto: found on some sites of each plate, or for each image"
+    nucleus_diameter_px: AnyDiameterText = Field(
+        AUTO,
+        description="diameter of the nuclei, in pixels or, where the size of pixels is known, in micrometres (10um); "
+        "auto: found on some sites of each plate, or for each image",
     )
+    pixel_size_um: SizeText = Field(
+        AUTO, description="side of a pixel, in micrometres; auto: as the files say of themselves, if they do"
+    )
+    min_area_px: int | None = Field(
+        None, description="leave out nuclei of less pixels, by default of as many as the model was tuned to", ge=0
+    )
+    drop_border: bool = Field(False, description="leave out nuclei that touch the border of the image")
     tta: bool = Field(False, description=_TTA)
 
     dry_run: bool = Field(False, description="tell what was understood of the files' names, change nothing, and stop")
@@ -196,8 +193,8 @@ class PredictSettings(Settings):
     @field_validator("z")
     @classmethod
     def _is_max_or_plane(cls, value: str) -> str:
-        if value != "max" and not value.isdigit():
-            raise ValueError("expected max, or the number of a plane such as 2")
+        if value not in ("max", "mean", "best-focus") and not value.isdecimal():
+            raise ValueError("expected max, mean, best-focus, or the number of a plane such as 2")
         return value
 
 

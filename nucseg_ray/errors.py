@@ -7,6 +7,7 @@ The tree; each class is also the builtin that a caller would expect::
     ├── InputError (ValueError)          something about the data that was given
     │   ├── MissingInputError (FileNotFoundError)
     │   ├── DecodeError                  a file that is not the image it claims to be
+    │   ├── ChoiceError                  a file that does not hold what was asked for, or leaves open what it holds
     │   └── NamingError                  file names that contradict each other
     ├── OutputError (OSError)            the output cannot be written or may not be touched
     │   ├── OutputBusyError              another run holds it
@@ -41,6 +42,10 @@ class MissingInputError(InputError, FileNotFoundError):
 
 class DecodeError(InputError):
     """The bytes are not an image that can be read."""
+
+
+class ChoiceError(InputError):
+    """A file is in order and does not hold what was asked for, or holds more and nothing says which is meant."""
 
 
 class NamingError(InputError):

@@ -23,8 +23,8 @@ from nucseg_ray.config import (
     PredictSettings,
     Settings,
     TrainSettings,
-    as_diameter,
 )
+from nucseg_ray.config_lengths import as_diameter, as_diameter_um, as_size
 from nucseg_ray.config_synthesize import SynthesizeSettings
 from nucseg_ray.errors import UsageError
 from nucseg_ray.flags import described
@@ -72,12 +72,16 @@ def test_every_setting_is_explained(settings_class: type[Settings]) -> None:
         (TrainSettings, "max_restarts", [0, 5], [-1]),
         (TrainSettings, "use_gpu", [True, False], ["perhaps"]),
         (PredictSettings, "max_failed", ["0", "12", "5%", "0.5%"], ["-1", "5 %", "%", "1.5", "all", "5%%", ""]),
-        (PredictSettings, "z", ["max", "0", "12"], ["min", "-1", "1.5", ""]),
+        (PredictSettings, "z", ["max", "mean", "best-focus", "0", "12"], ["min", "-1", "1.5", "best focus", ""]),
+        (PredictSettings, "pixel_size_um", ["auto", "0.65", "2"], ["0", "-1", "0.65um", "inf", "from metadata", ""]),
+        (PredictSettings, "min_area_px", [None, 0, 40], [-1, 1.5, "auto"]),
+        (PredictSettings, "drop_border", [True, False], ["perhaps"]),
+        (PredictSettings, "nucleus_diameter_px", ["10um", "7.5um"], ["um", "0um", "-1um", "10nm", "10um2", "infum"]),
         (PredictSettings, "masks", ["png", "parquet", "both", "none"], ["tif"]),
         (PredictSettings, "tile_px", [64, 1024], [32, 1000]),
         (PredictSettings, "overlap_px", [0, 128], [-1]),
         (PredictSettings, "nucleus_diameter_px", ["auto", "24", "12.5"], ["0", "-3", "nan", "inf", "Auto", "", "3 px"]),
-        (EvaluateSettings, "nucleus_diameter_px", ["auto", "24"], ["0", "all"]),
+        (EvaluateSettings, "nucleus_diameter_px", ["auto", "24"], ["0", "all", "10um"]),
         (EvaluateSettings, "fold", [None, 0], [-1]),
         (SynthesizeSettings, "nuclei", [(0, 0), (3, 9)], [(9, 3), (-1, 3), (1, 2, 3)]),
         (SynthesizeSettings, "empty_wells", [0, 96], [-1, 97]),
@@ -100,6 +104,15 @@ def test_one_diameter_is_one_text() -> None:
     """So that a rerun with 24.0 goes on with what was made with 24; and what is wrong is said with the flag."""
     assert PredictSettings(**NEEDED[PredictSettings], nucleus_diameter_px="24.0").nucleus_diameter_px == "24"
     assert (as_diameter("24"), as_diameter("auto")) == (24.0, None)
+    for text in ("10um", "10.0 um", "10µm", "10 μm"):
+        settings = PredictSettings(**NEEDED[PredictSettings], nucleus_diameter_px=text)
+        assert settings.nucleus_diameter_px == "10um"
+    assert (as_diameter("10um"), as_diameter_um("10um")) == (None, 10.0)
+    assert (as_diameter_um("24"), as_diameter_um("auto")) == (None, None)
+    assert PredictSettings(**NEEDED[PredictSettings], pixel_size_um="0.650").pixel_size_um == "0.65"
+    assert (as_size("0.65"), as_size("auto")) == (0.65, None)
+    with pytest.raises(UsageError, match="--nucleus-diameter-px.*24, or micrometres such as 10um"):
+        parse(PredictSettings, ["--input", "i", "--output", "o", "--nucleus-diameter-px", "10nm"], prog="job")
     with pytest.raises(UsageError, match="--nucleus-diameter-px.*expected auto, or a number of pixels above 0"):
         parse(EvaluateSettings, ["--output", "o", "--nucleus-diameter-px", "large"], prog="job")
 
@@ -114,7 +127,8 @@ SPECIAL = PAIRS | {
     "crop_px": st.integers(2, 99).map(lambda n: 32 * n),
     "tile_px": st.integers(2, 99).map(lambda n: 32 * n),
     "max_failed": st.integers(0, 99).flatmap(lambda n: st.sampled_from([f"{n}", f"{n}%", f"{n}.5%"])),
-    "z": st.one_of(st.just("max"), st.integers(0, 99).map(str)),
+    "pixel_size_um": st.one_of(st.just("auto"), st.floats(0.01, 10).map("{:g}".format)),
+    "z": st.one_of(st.sampled_from(["max", "mean", "best-focus"]), st.integers(0, 99).map(str)),
     "empty_wells": st.integers(0, 24),
 }
 

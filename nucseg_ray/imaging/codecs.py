@@ -1,4 +1,4 @@
-"""Bytes to arrays and back: images, masks and label images.
+"""Bytes to arrays and back: images, the planes of a file, masks and label images.
 
 OpenCV decodes PNG, JPEG, BMP and the like. TIFF goes through tifffile: microscopes write private tags, for each of
 which OpenCV prints a warning, and pages that it would drop silently.
@@ -6,19 +6,15 @@ which OpenCV prints a warning, and pages that it would drop silently.
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any, cast
 
 import cv2
 import numpy as np
-import tifffile
 from numpy.typing import NDArray
 
 from nucseg_ray.errors import DecodeError
+from nucseg_ray.imaging.tiff_planes import TIFF_MAGIC, TiffPlanes
 
-TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 LARGEST_PNG_LABEL = 65_535
 IMAGE_SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp")
 
@@ -36,21 +32,75 @@ def decode_image(data: bytes, *, name: str) -> Pixels:
     ------
     DecodeError
         The bytes are no image, or one with several pages, another number of channels or another pixel type.
+    ChoiceError
+        They hold several images, or time points.
     """
-    pixels = _decode_any(data, name=name)
-    if pixels.ndim == 3 and pixels.shape[2] in (2, 4):
-        pixels = pixels[:, :, :-1]
-    pixels = grey_where_equal(pixels)
-    if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] != 3):
-        raise DecodeError(
-            f"{name}: expected a grey or RGB image, found an array of shape {pixels.shape}; "
-            "save each channel or plane as an image of its own"
-        )
-    if pixels.dtype not in (np.uint8, np.uint16):
-        raise DecodeError(
-            f"{name}: expected pixels of 8 or 16 bits without sign, found {pixels.dtype}; convert the image to uint16"
-        )
-    return cast("Pixels", np.ascontiguousarray(pixels))
+    planes = decode_planes(data, name=name)
+    n_pages = planes.n_channels * planes.n_z
+    if n_pages != 1:
+        raise DecodeError(f"{name}: expected a TIFF of one page, found {n_pages}; save each page as a file of its own")
+    return planes.plane(0, 0)
+
+
+class Planes:
+    """One file, opened: its planes by channel and height, lowest first, decoded one at a time.
+
+    ``channels`` are the names, each empty where the file has none for it; ``n_z`` is how many planes each has.
+    ``pixel_size_um`` is the side of a pixel, None where the file does not say it. The samples of a colour image are
+    not channels: its planes are RGB.
+    """
+
+    def __init__(self, name: str, *, tiff: TiffPlanes | None = None, image: NDArray[np.generic] | None = None) -> None:
+        """Take an opened TIFF, or the one image of a file of another format."""
+        self.name = name
+        self._tiff = tiff
+        self._image = image
+
+    @property
+    def n_channels(self) -> int:
+        """How many channels there are."""
+        return 1 if self._tiff is None else self._tiff.stack.channels
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """The names of the channels."""
+        return ("",) if self._tiff is None else self._tiff.channels
+
+    @property
+    def n_z(self) -> int:
+        """How many planes there are of each channel."""
+        return 1 if self._tiff is None else self._tiff.stack.n_z
+
+    @property
+    def pixel_size_um(self) -> float | None:
+        """The side of a pixel, in micrometres."""
+        return None if self._tiff is None else self._tiff.pixel_size_um
+
+    def plane(self, channel: int, z: int) -> Pixels:
+        """Decode one plane, by its numbers from 0, to what :func:`decode_image` gives.
+
+        Raises
+        ------
+        DecodeError
+            It is damaged, or of a type that is not read; names the file, and the page where there are several.
+        """
+        pixels = self._image if self._tiff is None else self._tiff.decode(channel, z)
+        return _as_pixels(cast("NDArray[Any]", pixels), name=self.name)
+
+
+def decode_planes(data: bytes, *, name: str) -> Planes:
+    """Open a file of one image or more; the pixels of a TIFF are decoded only when they are asked for.
+
+    Raises
+    ------
+    DecodeError
+        The bytes are no image.
+    ChoiceError
+        Nobody can tell which channel and height the pages are: time points, several images, a part of a set of files.
+    """
+    if data[:4] in TIFF_MAGIC:
+        return Planes(name, tiff=TiffPlanes(data, name=name))
+    return Planes(name, image=_decode_other(data, name=name))
 
 
 def decode_mask(data: bytes, *, name: str) -> NDArray[np.uint8] | NDArray[np.uint16]:
@@ -106,62 +156,26 @@ def decode_label_png(data: bytes, *, name: str) -> Labels:
     return decode_mask(data, name=name).astype(np.int32)
 
 
-@dataclass(frozen=True, slots=True)
-class JoinedMasks:
-    """A label image made of masks, and what was odd about them."""
-
-    labels: Labels
-    overlap_px: int
-    n_empty: int
-
-
-def join_masks(masks: Iterable[NDArray[np.uint8] | NDArray[np.uint16]], *, shape: tuple[int, int]) -> JoinedMasks:
-    """Join masks of one nucleus each into a label image ``(H, W) int32``.
-
-    Any value but 0 is nucleus. A pixel that two masks claim stays with the first. Empty masks get no label, nor do
-    masks that lie wholly under earlier ones; both count as empty.
-
-    Raises
-    ------
-    DecodeError
-        A mask has another shape than ``shape``.
-    """
-    labels = np.zeros(shape, np.int32)
-    overlap_px = n_empty = count = 0
-    for mask in masks:
-        if mask.shape != shape:
-            raise DecodeError(f"expected a mask of {shape[0]} x {shape[1]} like its image, found {mask.shape}")
-        inside = mask != 0
-        free = inside & (labels == 0)
-        n_free = int(np.count_nonzero(free))
-        overlap_px += int(np.count_nonzero(inside)) - n_free
-        if n_free == 0:
-            n_empty += 1
-            continue
-        count += 1
-        labels[free] = count
-    return JoinedMasks(labels, overlap_px, n_empty)
+def _as_pixels(pixels: NDArray[Any], *, name: str) -> Pixels:
+    """Drop an alpha channel and equal ones, and refuse what is no image of 8 or 16 bits."""
+    if pixels.ndim == 3 and pixels.shape[2] in (2, 4):
+        pixels = pixels[:, :, :-1]
+    pixels = grey_where_equal(pixels)
+    if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] != 3):
+        raise DecodeError(
+            f"{name}: expected a grey or RGB image, found an array of shape {pixels.shape}; "
+            "save each channel or plane as an image of its own"
+        )
+    if pixels.dtype not in (np.uint8, np.uint16):
+        raise DecodeError(
+            f"{name}: expected pixels of 8 or 16 bits without sign, found {pixels.dtype}; convert the image to uint16"
+        )
+    return cast("Pixels", np.ascontiguousarray(pixels))
 
 
-def labels_from_mask(mask: NDArray[np.uint8] | NDArray[np.uint16]) -> Labels:
-    """Turn one mask ``(H, W)`` into labels ``(H, W) int32``, consecutive.
-
-    A mask of 0 and one of 1, 255 and 65535 (or of one of these alone) is split into its 8-connected components;
-    anything else is taken for a label image and renumbered in the order of its values.
-    """
-    values, inverse = np.unique(mask, return_inverse=True)
-    if set(values[:-1].tolist()) <= {0} and values[-1] in (0, 1, 255, 65_535):
-        _, components = cv2.connectedComponents((mask > 0).astype(np.uint8), connectivity=8)
-        return components.astype(np.int32)
-    numbers = inverse.reshape(mask.shape).astype(np.int32)
-    return numbers if values[0] == 0 else numbers + 1
-
-
-def _decode_any(data: bytes, *, name: str) -> NDArray[np.generic]:
+def _decode_other(data: bytes, *, name: str) -> NDArray[np.generic]:
     if not data:
         raise DecodeError(f"{name}: the file is empty; expected a PNG, TIFF or JPEG image")
-    if data[:4] in TIFF_MAGIC:
-        return _decode_tiff(data, name=name)
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
@@ -175,24 +189,6 @@ def _decode_any(data: bytes, *, name: str) -> NDArray[np.generic]:
     if pixels.ndim == 3 and pixels.shape[2] == 4:
         return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGBA))
     return np.asarray(pixels)
-
-
-def _decode_tiff(data: bytes, *, name: str) -> NDArray[np.generic]:
-    try:
-        with tifffile.TiffFile(io.BytesIO(data)) as tiff:
-            n_pages = len(tiff.pages)
-            if n_pages == 1:
-                page = tiff.pages[0]
-                ends = [start + size for start, size in zip(page.dataoffsets, page.databytecounts, strict=True)]
-                if max(ends, default=0) > len(data):  # a JPEG segment that is cut short would be decoded in part
-                    raise ValueError(f"cut short: its pixels end at byte {max(ends)}, the file at {len(data)}")
-                pixels = page.asarray()
-                planar = getattr(page, "planarconfig", 1) == tifffile.PLANARCONFIG.SEPARATE
-    except Exception as error:  # tifffile and its codecs raise many types for damaged files
-        raise DecodeError(f"{name}: cannot be decoded as TIFF ({error}); the file may be damaged") from error
-    if n_pages != 1:
-        raise DecodeError(f"{name}: expected a TIFF of one page, found {n_pages}; save each page as a file of its own")
-    return np.moveaxis(pixels, 0, -1) if planar and pixels.ndim == 3 else pixels
 
 
 def _encode_png(pixels: NDArray[np.generic]) -> bytes:

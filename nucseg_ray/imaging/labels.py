@@ -54,10 +54,11 @@ class ForegroundLabels:
         _check_fraction(self, "threshold")
         _check_area(self)
 
-    def label(self, maps: Maps, *, scale: float = 1.0) -> Labels:
+    def label(self, maps: Maps, *, scale: float = 1.0, min_area_px: int | None = None) -> Labels:
         """Turn maps (H, W, 1) uint8 into a label image (H, W) int32, consecutive in raster order.
 
-        ``scale`` is how many times larger the network saw the image; ``min_area_px`` is in the network's pixels.
+        ``scale`` is how many times larger the network saw the image. The setting ``min_area_px`` is in the network's
+        pixels; one that is given here stands for it, and is in the image's.
 
         Raises
         ------
@@ -67,7 +68,7 @@ class ForegroundLabels:
         _check_maps(self, maps)
         foreground = _above(_ringed(maps[:, :, 0]), self.threshold)
         _, labels = cv2.connectedComponents(foreground.view(np.uint8), connectivity=4, ltype=cv2.CV_32S)
-        return _tidy(labels, np.flatnonzero(foreground), self.min_area_px / scale**2)
+        return _tidy(labels, np.flatnonzero(foreground), _least_area(self, scale, min_area_px))
 
     def targets(self, labels: Labels, centres: Centres | None = None) -> Maps:
         """Return the maps (H, W, 1) uint8 a perfect network would predict for a label image: 0 or 255."""
@@ -119,10 +120,11 @@ class CentreLabels:
                 f"label settings of kind {self.kind}: offset_step_px must be above 0; found {self.offset_step_px!r}"
             )
 
-    def label(self, maps: Maps, *, scale: float = 1.0) -> Labels:
+    def label(self, maps: Maps, *, scale: float = 1.0, min_area_px: int | None = None) -> Labels:
         """Turn maps (H, W, 3) uint8 into a label image (H, W) int32, consecutive in raster order.
 
-        ``scale`` is how many times larger the network saw the image: offsets and ``min_area_px`` are in its pixels.
+        ``scale`` is how many times larger the network saw the image: offsets and the setting ``min_area_px`` are in its
+        pixels. A ``min_area_px`` that is given here stands for the setting, and is in the image's.
 
         Raises
         ------
@@ -135,7 +137,7 @@ class CentreLabels:
         step_px = np.float32(self.offset_step_px / scale)
         dy, dx = ((plane.reshape(-1)[voters].astype(np.float32) - ZERO) * step_px for plane in offsets)
         labels = label_votes(voters, dy, dx, shape=nucleus.shape, least_votes=self.least_votes)
-        return _tidy(labels, voters, self.min_area_px / scale**2)
+        return _tidy(labels, voters, _least_area(self, scale, min_area_px))
 
     def targets(self, labels: Labels, centres: Centres | None = None) -> Maps:
         """Return the maps (H, W, 3) uint8 a perfect network would predict for a label image.
@@ -199,6 +201,10 @@ def _check_area(variant: LabelVariant) -> None:
         raise UsageError(
             f"label settings of kind {variant.kind}: min_area_px must be 0 or more; found {variant.min_area_px!r}"
         )
+
+
+def _least_area(variant: LabelVariant, scale: float, given_px: int | None) -> float:
+    return variant.min_area_px / scale**2 if given_px is None else given_px
 
 
 def _check_maps(variant: LabelVariant, maps: Maps) -> None:

@@ -25,6 +25,7 @@ from nucseg_ray.pipelines.progress import duration
 from nucseg_ray.pipelines.rows import unpack
 from nucseg_ray.pipelines.run_record import DIAMETERS_JSON, read_diameters, record_diameters
 from nucseg_ray.pipelines.session import MOST_RETRIES
+from nucseg_ray.pipelines.site_image import Reading
 from nucseg_ray.pipelines.sites import read_batch
 from nucseg_ray.storage.locations import Location
 
@@ -57,7 +58,7 @@ class Survey:
 
 
 def plate_diameters(
-    manifest: pa.Table, *, plates: Sequence[str], root: Location, out: Location, files: ModelFiles, pool: ActorPool
+    manifest: pa.Table, *, plates: Sequence[str], reading: Reading, out: Location, files: ModelFiles, pool: ActorPool
 ) -> dict[str, float | None]:
     """Give the diameter of each of some plates, None for image by image; finds those that the output has no record of.
 
@@ -76,7 +77,7 @@ def plate_diameters(
     if unknown:
         began = time.monotonic()
         sites = _looked_at(manifest, unknown)
-        found = {survey.plate: survey for survey in _surveyed(sites, root=root, files=files, pool=pool)}
+        found = {survey.plate: survey for survey in _surveyed(sites, reading=reading, files=files, pool=pool)}
         known |= {plate: found[plate].diameter_px for plate in unknown}
         record_diameters(out, known)
         _tell([found[plate] for plate in unknown], seconds=time.monotonic() - began, record=out / DIAMETERS_JSON)
@@ -116,9 +117,9 @@ def scattered(rows: int) -> list[int]:
 class Surveyor:
     """Holds the network, and looks at some sites of one plate after another."""
 
-    def __init__(self, *, root: Location, files: ModelFiles, pool: ActorPool) -> None:
+    def __init__(self, *, reading: Reading, files: ModelFiles, pool: ActorPool) -> None:
         """Load the model, once."""
-        self._root = root
+        self._reading = reading
         self._segmenter = load_segmenter(files, pool)
 
     def survey(self, plate: str, sites: pa.Table) -> Survey:
@@ -126,7 +127,7 @@ class Surveyor:
         estimates: list[float] = []
         shapes: set[tuple[int, ...]] = set()
         for start in range(0, sites.num_rows, SITES_TOGETHER):
-            table = read_batch(sites.slice(start, SITES_TOGETHER), root=self._root)
+            table = read_batch(sites.slice(start, SITES_TOGETHER), reading=self._reading)
             images = [image for row in range(table.num_rows) if (image := unpack("image", table, row)) is not None]
             estimates += filter(None, self._estimates(images))
             shapes |= {image.shape for image in images}
@@ -147,12 +148,12 @@ class Surveyor:
 
 
 def _surveyed(
-    tables: Mapping[str, pa.Table], *, root: Location, files: ModelFiles, pool: ActorPool
+    tables: Mapping[str, pa.Table], *, reading: Reading, files: ModelFiles, pool: ActorPool
 ) -> Iterator[Survey]:
     """Survey plates, on as many processes as the run may have, each with the next plate as soon as it is free."""
     options: dict[str, Any] = {**pool.resources, "max_restarts": MOST_RETRIES, "max_task_retries": MOST_RETRIES}
     remote = ray.remote(**options)(Surveyor)
-    actors = [remote.remote(root=root, files=files, pool=pool) for _ in range(min(pool.actors, len(tables)))]
+    actors = [remote.remote(reading=reading, files=files, pool=pool) for _ in range(min(pool.actors, len(tables)))]
     waiting = iter(tables.items())
     busy: dict[Any, Any] = {}
     free = list(actors)

@@ -7,26 +7,31 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray.data
 from tqdm import tqdm
 
-from nucseg_ray.config import AUTO, PredictSettings, as_diameter
+from nucseg_ray.config import PredictSettings
+from nucseg_ray.config_lengths import AUTO, as_diameter, as_diameter_um, as_size
 from nucseg_ray.errors import NucsegError, OutputError
+from nucseg_ray.imaging.labelling import Labelling
 from nucseg_ray.model.bundle import Bundle
 from nucseg_ray.model.predictor import choose_form
 from nucseg_ray.pipelines.account import Account
 from nucseg_ray.pipelines.diameters import plate_diameters
+from nucseg_ray.pipelines.mixed_images import MixedImages
 from nucseg_ray.pipelines.models import ModelFiles, fetch_bundle
 from nucseg_ray.pipelines.network import ActorPool, with_maps
 from nucseg_ray.pipelines.preflight import run_preflight
 from nucseg_ray.pipelines.progress import duration
 from nucseg_ray.pipelines.resources import check_room
-from nucseg_ray.pipelines.run_plan import as_choice, plan_run
+from nucseg_ray.pipelines.run_plan import as_choice, plan_run, reading_of
 from nucseg_ray.pipelines.run_record import check_output, claim_output, clear_output, record_manifest
 from nucseg_ray.pipelines.session import finite_retries
+from nucseg_ray.pipelines.site_image import Reading
 from nucseg_ray.pipelines.sites import Sink, finish_batch, read_batch
 from nucseg_ray.plates.manifest import add_missing
 from nucseg_ray.plates.planning import Plan
@@ -58,7 +63,7 @@ def run_predict(settings: PredictSettings) -> Account:
     NucsegError
         The input, the model or the output cannot be used. What was committed stays.
     """
-    root, out = Location(settings.input), Location(settings.output)
+    out = Location(settings.output)
     bundle, files = fetch_bundle(settings.model)
     actors = ActorPool(
         form=choose_form(bundle, runtime=settings.runtime, use_gpu=settings.use_gpu),
@@ -69,10 +74,13 @@ def run_predict(settings: PredictSettings) -> Account:
         tile_px=settings.tile_px,
         overlap_px=settings.overlap_px,
         nucleus_diameter_px=as_diameter(settings.nucleus_diameter_px),
+        nucleus_diameter_um=as_diameter_um(settings.nucleus_diameter_px),
         tta=settings.tta,
     )
     check_room(process="actor", count=actors.actors, cpus_each=actors.cpus, use_gpu=actors.use_gpu)
     planned = plan_run(settings)
+    reading = reading_of(settings, planned)
+    labelling = Labelling(bundle.labels, min_area_px=settings.min_area_px, drop_border=settings.drop_border)
     decisive = _decisive(settings, planned, bundle, actors.form)
     with Lease(out) as lease:
         if not settings.overwrite:
@@ -83,7 +91,9 @@ def run_predict(settings: PredictSettings) -> Account:
         done = done_keys(out, accepted)
         ahead, _ = _pending(planned.manifest, done)
         if settings.preflight and ahead.num_rows:
-            run_preflight(settings, root=root, out=out, bundle=bundle, files=files, actors=actors, pending=ahead)
+            run_preflight(
+                settings, reading=reading, out=out, labelling=labelling, files=files, actors=actors, pending=ahead
+            )
         # Only now is the output changed: what the preflight refuses must neither delete the results of an earlier run
         # nor claim the output for a model that does not work.
         if settings.overwrite:
@@ -101,8 +111,10 @@ def run_predict(settings: PredictSettings) -> Account:
         else:
             # A plate is judged by all its sites, whichever are asked for: else a trial with a few would decide for all.
             judged = add_missing(manifest, planned.whole)
-            predicted = _predicted(pending, judged, out=out, root=root, files=files, actors=actors, settings=settings)
-            _finish(predicted, bundle=bundle, sink=Sink(out, run_id, settings.masks), sites=pending.num_rows)
+            predicted = _predicted(
+                pending, judged, out=out, reading=reading, files=files, actors=actors, settings=settings
+            )
+            _finish(predicted, labelling=labelling, sink=Sink(out, run_id, settings.masks), sites=pending.num_rows)
         lease.check()
         sweep(out, run_id, accepted)
         counts = outcome_counts(out, among=set(_keys(wanted, MANIFEST_KEYS)))
@@ -135,7 +147,10 @@ def _decisive(settings: PredictSettings, planned: Plan, bundle: Bundle, form: st
         "network": form,
         "tile_px": settings.tile_px,
         "overlap_px": settings.overlap_px,
-        "nucleus_diameter_px": as_diameter(settings.nucleus_diameter_px) or AUTO,
+        "nucleus_diameter_px": as_diameter(settings.nucleus_diameter_px) or settings.nucleus_diameter_px,
+        "pixel_size_um": as_size(settings.pixel_size_um) or AUTO,
+        "min_area_px": "the model's" if settings.min_area_px is None else settings.min_area_px,
+        "drop_border": settings.drop_border,
         "tta": settings.tta,
     }
 
@@ -167,7 +182,7 @@ def _predicted(
     judged: pa.Table,
     *,
     out: Location,
-    root: Location,
+    reading: Reading,
     files: ModelFiles,
     actors: ActorPool,
     settings: PredictSettings,
@@ -177,38 +192,40 @@ def _predicted(
     ``judged`` are the rows of which some are looked at for that.
     """
     diameters = None
-    if actors.nucleus_diameter_px is None:
+    if actors.nucleus_diameter_px is None and actors.nucleus_diameter_um is None:
         plates = pc.unique(pending.column("plate")).to_pylist()
-        diameters = plate_diameters(judged, plates=plates, root=root, out=out, files=files, pool=actors)
+        diameters = plate_diameters(judged, plates=plates, reading=reading, out=out, files=files, pool=actors)
     with finite_retries() as tasks:
         read = ray.data.from_arrow(_blocks(pending, settings.sites_per_part)).map_batches(
-            read_batch, fn_kwargs={"root": root}, batch_format="pyarrow", batch_size=None, **tasks
+            read_batch, fn_kwargs={"reading": reading}, batch_format="pyarrow", batch_size=None, **tasks
         )
     return with_maps(read, model=files, pool=actors, diameters=diameters)
 
 
-def _finish(predicted: ray.data.Dataset, *, bundle: Bundle, sink: Sink, sites: int) -> None:
+def _finish(predicted: ray.data.Dataset, *, labelling: Labelling, sink: Sink, sites: int) -> None:
     """Run what is planned, and commit it part by part."""
     with finite_retries() as tasks:
         finished = predicted.map_batches(
             finish_batch,
-            fn_kwargs={"variant": bundle.labels, "sink": sink},
+            fn_kwargs={"labelling": labelling, "sink": sink},
             batch_format="pyarrow",
             batch_size=None,
             **tasks,
         )
     finished.context.enable_progress_bars = False
+    mixed = MixedImages()
     for counts in _shown(_counts(finished), total=sites):
+        mixed.add(counts["plate"], dict(counts["looks"]))
         if counts["output_error"]:
             raise OutputError(counts["output_error"])
 
 
-def _counts(finished: ray.data.Dataset) -> Iterator[dict[str, int | str | None]]:
+def _counts(finished: ray.data.Dataset) -> Iterator[dict[str, Any]]:
     for batch in finished.iter_batches(batch_size=None, batch_format="pyarrow"):
         yield from batch.to_pylist()
 
 
-def _shown(parts: Iterable[dict[str, int | str | None]], *, total: int) -> Iterator[dict[str, int | str | None]]:
+def _shown(parts: Iterable[dict[str, Any]], *, total: int) -> Iterator[dict[str, Any]]:
     """Pass the counts of committed parts on, and show how far the run is: a bar on a terminal, lines in a log."""
     began = spoken = time.monotonic()
     seen: Counter[str] = Counter()

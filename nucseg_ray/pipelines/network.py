@@ -29,7 +29,8 @@ MAPS_FIELDS = (*array_fields("maps"), pa.field("scale", pa.float64()), pa.field(
 class ActorPool:
     """Processes that hold the network, and what each of them takes of the cluster.
 
-    ``nucleus_diameter_px`` is that of the nuclei in every image; None: an actor finds it for each image.
+    ``nucleus_diameter_px`` is that of the nuclei in every image, ``nucleus_diameter_um`` the same in micrometres, for
+    images whose pixels' size is known; both None: an actor finds it for each image.
     """
 
     form: str
@@ -40,6 +41,7 @@ class ActorPool:
     tile_px: int = 1024
     overlap_px: int = 128
     nucleus_diameter_px: float | None = None
+    nucleus_diameter_um: float | None = None
     tta: bool = False
 
     @property
@@ -93,6 +95,7 @@ class MapActor:
         """Load the model, once."""
         self._segmenter = load_segmenter(model, pool)
         self._one_diameter = pool.nucleus_diameter_px
+        self._in_um = pool.nucleus_diameter_um
         self._of_plate = diameters
 
     def __call__(self, table: pa.Table) -> pa.Table:
@@ -112,9 +115,12 @@ class MapActor:
 
     def assume(self, diameter_px: float | None) -> None:
         """Take this diameter for every image from now on; None: find it for each."""
-        self._one_diameter, self._of_plate = diameter_px, None
+        self._one_diameter, self._in_um, self._of_plate = diameter_px, None, None
 
     def _diameters(self, table: pa.Table) -> list[float | None]:
+        if self._in_um is not None:
+            # A site that has an image has a size of pixels, too: reading refuses it otherwise.
+            return [size and self._in_um / size for size in table.column("pixel_size_um").to_pylist()]
         if self._of_plate is None:
             return [self._one_diameter] * table.num_rows
         return [self._of_plate[plate] for plate in table.column("Metadata_Plate").to_pylist()]

@@ -13,10 +13,12 @@ import ray
 
 from nucseg_ray.config import PredictSettings
 from nucseg_ray.errors import InputError, NucsegError, OutputError
-from nucseg_ray.model.bundle import REFERENCE, Bundle
+from nucseg_ray.imaging.labelling import Labelling
+from nucseg_ray.model.bundle import REFERENCE
 from nucseg_ray.pipelines.models import ModelFiles
 from nucseg_ray.pipelines.network import ActorPool
 from nucseg_ray.pipelines.progress import duration
+from nucseg_ray.pipelines.site_image import Reading
 from nucseg_ray.pipelines.trial import Order, Trial, answer_to, try_site
 from nucseg_ray.storage.atomic import remove, write_bytes
 from nucseg_ray.storage.fetch import fetch_bytes
@@ -38,9 +40,9 @@ logger = logging.getLogger(__name__)
 def run_preflight(
     settings: PredictSettings,
     *,
-    root: Location,
+    reading: Reading,
     out: Location,
-    bundle: Bundle,
+    labelling: Labelling,
     files: ModelFiles,
     actors: ActorPool,
     pending: pa.Table,
@@ -59,11 +61,11 @@ def run_preflight(
     began = time.monotonic()
     order = Order(
         rows=pending.take(spread(pending.num_rows)),
-        root=root,
+        reading=reading,
         probe=out / PROBE,
         model=files,
         actors=actors,
-        labels=bundle.labels,
+        labelling=labelling,
     )
     question = uuid.uuid4().bytes
     write_bytes(order.probe, question)

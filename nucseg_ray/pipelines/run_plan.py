@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from typing import cast
 
 import pyarrow.compute as pc
 
 from nucseg_ray.config import PredictSettings
+from nucseg_ray.config_lengths import as_diameter_um, as_size
+from nucseg_ray.imaging.projection import PROJECTIONS, Projection
+from nucseg_ray.pipelines.site_image import Reading
 from nucseg_ray.plates.description import describe, describe_plan
 from nucseg_ray.plates.examples import examples
 from nucseg_ray.plates.planning import Choice, Plan, choose
@@ -49,6 +53,18 @@ def as_choice(settings: PredictSettings) -> Choice:
     """Give the settings that choose among the sites."""
     return Choice(
         channel=settings.channel, z=settings.z, wells=settings.wells, sites=settings.sites, limit=settings.limit
+    )
+
+
+def reading_of(settings: PredictSettings, planned: Plan) -> Reading:
+    """Say what is read of each site: channel and plane inside the files where their names tell of none."""
+    return Reading(
+        root=Location(settings.input),
+        projection=cast("Projection", settings.z) if settings.z in PROJECTIONS else "max",
+        plane=int(settings.z) if settings.z.isdecimal() and not planned.names_planes else None,
+        channel=None if planned.channels else settings.channel,
+        pixel_size_um=as_size(settings.pixel_size_um),
+        needs_pixel_size=as_diameter_um(settings.nucleus_diameter_px) is not None,
     )
 
 

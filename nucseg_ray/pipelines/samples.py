@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 import ray.data
 
 from nucseg_ray.errors import InputError
-from nucseg_ray.imaging.codecs import JoinedMasks, decode_image, decode_mask, join_masks, labels_from_mask
+from nucseg_ray.imaging.codecs import decode_image, decode_mask
+from nucseg_ray.imaging.masks import JoinedMasks, join_masks, labels_from_mask
 from nucseg_ray.pipelines.rows import array_fields, pack, to_table
 from nucseg_ray.pipelines.session import finite_retries
 from nucseg_ray.storage.fetch import fetch_locations

@@ -11,15 +11,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from nucseg_ray.errors import DecodeError, InputError, NucsegError
-from nucseg_ray.imaging.codecs import decode_image, encode_label_png
-from nucseg_ray.imaging.labels import LabelVariant
+from nucseg_ray.errors import ChoiceError, DecodeError, InputError, NucsegError
+from nucseg_ray.imaging.codecs import encode_label_png
+from nucseg_ray.imaging.labelling import Labelling
 from nucseg_ray.imaging.measure import measure
 from nucseg_ray.pipelines.rows import array_fields, pack, to_table, unpack
+from nucseg_ray.pipelines.site_image import Reading, read_site
 from nucseg_ray.plates.keys import SiteKey
 from nucseg_ray.storage.atomic import remove, write_bytes
 from nucseg_ray.storage.blocks import PartTables
@@ -32,7 +32,9 @@ MaskFormat = Literal["png", "parquet", "both", "none"]
 READ_SCHEMA = pa.schema(
     [
         *KEY_FIELDS,
+        pa.field("file", pa.string()),
         *array_fields("image"),
+        pa.field("pixel_size_um", pa.float64()),
         pa.field("stage", pa.string()),
         pa.field("error", pa.string()),
         pa.field("retryable", pa.bool_()),
@@ -43,13 +45,16 @@ COMMITTED_SCHEMA = pa.schema(
     [
         *(pa.field(outcome, pa.int64()) for outcome in ("segmented", "empty", "failed")),
         pa.field("n_nuclei", pa.int64()),
+        pa.field("plate", pa.string()),
+        pa.field("looks", pa.map_(pa.string(), pa.string())),
         pa.field("output_error", pa.string()),
     ]
 )
 
-
+# The stage of a failure that settings mend, or another way to export the files; none of these is damaged.
+CHOICE = "choose"
 # What is known of a site before it is finished, beside its arrays.
-_KNOWN = (*KEY_NAMES, "stage", "error", "retryable", "seconds", "scale", "diameter_px")
+_KNOWN = (*KEY_NAMES, "pixel_size_um", "stage", "error", "retryable", "seconds", "scale", "diameter_px")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,16 +75,19 @@ class _Site:
     nuclei: Mapping[str, NDArray[Any]] | None = None
 
 
-def read_batch(manifest: pa.Table, *, root: Location) -> pa.Table:
-    """Read the images of some rows of the manifest, all their files at once; planes are projected by their maximum."""
+def read_batch(manifest: pa.Table, *, reading: Reading) -> pa.Table:
+    """Read the images of some rows of the manifest, all their files at once."""
     rows = manifest.to_pylist()
-    fetched = fetch_many(root, [plane for row in rows for plane in row["planes"]])
-    return to_table([_read_site(row, [next(fetched) for _ in row["planes"]]) for row in rows], READ_SCHEMA)
+    fetched = fetch_many(reading.root, [plane for row in rows for plane in row["planes"]])
+    return to_table([_read_site(row, [next(fetched) for _ in row["planes"]], reading) for row in rows], READ_SCHEMA)
 
 
-def finish_batch(table: pa.Table, *, variant: LabelVariant, sink: Sink) -> pa.Table:
-    """Label, measure and commit the sites of one block, all of one plate; gives one row of counts."""
-    sites = [_finish_site(table, row, variant=variant) for row in range(table.num_rows)]
+def finish_batch(table: pa.Table, *, labelling: Labelling, sink: Sink) -> pa.Table:
+    """Label, measure and commit the sites of one block, all of one plate; gives one row of counts.
+
+    Its ``looks`` are the sizes and types that images of the plate have, each with the first file of it.
+    """
+    sites = [_finish_site(table, row, labelling=labelling) for row in range(table.num_rows)]
     output_error = None
     try:
         _write(sites, sink)
@@ -88,16 +96,31 @@ def finish_batch(table: pa.Table, *, variant: LabelVariant, sink: Sink) -> pa.Ta
     outcomes = [site.row["outcome"] for site in sites]
     counts = {name: outcomes.count(name) for name in ("segmented", "empty", "failed")}
     nuclei = sum(site.row["n_nuclei"] or 0 for site in sites)
-    return pa.Table.from_pylist([{**counts, "n_nuclei": nuclei, "output_error": output_error}], COMMITTED_SCHEMA)
+    plate = sites[0].row["Metadata_Plate"]
+    row = {**counts, "n_nuclei": nuclei, "plate": plate, "looks": list(_looks(table).items())}
+    return pa.Table.from_pylist([{**row, "output_error": output_error}], COMMITTED_SCHEMA)
 
 
-def _read_site(row: Mapping[str, Any], files: Sequence[bytes | InputError]) -> dict[str, Any]:
+def _looks(table: pa.Table) -> dict[str, str]:
+    looks: dict[str, str] = {}
+    columns = (table.column(name).to_pylist() for name in ("image_shape", "image_dtype", "file"))
+    for shape, dtype, file in zip(*columns, strict=True):
+        if shape is not None:
+            height, width, *colour = shape
+            looks.setdefault(f"{height} x {width} px {dtype}{' in colour' if colour else ''}", file)
+    return looks
+
+
+def _read_site(row: Mapping[str, Any], files: Sequence[bytes | InputError], reading: Reading) -> dict[str, Any]:
     began = time.monotonic()
-    image, stage, problem = None, None, None
+    image, pixel_size, stage, problem = None, None, None, None
     try:
-        image = _project([_decode(file, name=name) for file, name in zip(files, row["planes"], strict=True)], row)
+        found = read_site(files, row["planes"], reading)
+        image, pixel_size = found.pixels, found.pixel_size_um
     except DecodeError as error:
         stage, problem = "decode", str(error)
+    except ChoiceError as error:
+        stage, problem = CHOICE, str(error)
     except InputError as error:
         stage, problem = "read", str(error)
     except Exception as error:  # a codec may raise anything for damaged bytes; it must not take its block along
@@ -107,7 +130,9 @@ def _read_site(row: Mapping[str, Any], files: Sequence[bytes | InputError]) -> d
         "Metadata_Well": row["well"],
         "Metadata_Site": row["site"],
         "Metadata_Timepoint": row["timepoint"],
+        "file": row["planes"][0],
         **pack("image", image),
+        "pixel_size_um": pixel_size,
         "stage": stage,
         "error": problem,
         # What could not be fetched may be there again; what cannot be decoded stays so.
@@ -116,24 +141,7 @@ def _read_site(row: Mapping[str, Any], files: Sequence[bytes | InputError]) -> d
     }
 
 
-def _decode(file: bytes | InputError, *, name: str) -> NDArray[Any]:
-    if isinstance(file, InputError):
-        raise file
-    return decode_image(file, name=name)
-
-
-def _project(planes: Sequence[NDArray[Any]], row: Mapping[str, Any]) -> NDArray[Any]:
-    first = planes[0]
-    for plane, name in zip(planes, row["planes"], strict=True):
-        if (plane.shape, plane.dtype) != (first.shape, first.dtype):
-            raise DecodeError(
-                f"{name}: expected a plane of {first.shape} {first.dtype} like {row['planes'][0]}, found "
-                f"{plane.shape} {plane.dtype}; choose one plane by --z"
-            )
-    return first if len(planes) == 1 else np.maximum.reduce(planes)
-
-
-def _finish_site(table: pa.Table, row: int, *, variant: LabelVariant) -> _Site:
+def _finish_site(table: pa.Table, row: int, *, labelling: Labelling) -> _Site:
     began = time.monotonic()
     known = {name: table.column(name)[row].as_py() for name in _KNOWN}
     image, maps = unpack("image", table, row), unpack("maps", table, row)
@@ -143,7 +151,7 @@ def _finish_site(table: pa.Table, row: int, *, variant: LabelVariant) -> _Site:
         failure = {"stage": "predict", "reason": known["error"], "retryable": True}
     elif image is not None and maps is not None:
         try:
-            labels = variant.label(maps, scale=known["scale"])
+            labels = labelling.label(maps, scale=known["scale"])
             png, nuclei = encode_label_png(labels), measure(labels, image)
         except Exception as error:  # one odd site must not take its block along
             failure = {"stage": "label", "reason": f"{type(error).__name__}: {error}", "retryable": False}
@@ -155,6 +163,7 @@ def _finish_site(table: pa.Table, row: int, *, variant: LabelVariant) -> _Site:
         "height": None if image is None else image.shape[0],
         "width": None if image is None else image.shape[1],
         "diameter_px": known["diameter_px"],
+        "pixel_size_um": known["pixel_size_um"],
         **failure,
         "seconds": known["seconds"] + time.monotonic() - began,
     }

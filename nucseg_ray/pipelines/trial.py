@@ -10,14 +10,15 @@ from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
-from nucseg_ray.errors import InputError, MissingInputError, ModelError, NucsegError, OutputError
+from nucseg_ray.errors import ChoiceError, InputError, MissingInputError, ModelError, NucsegError, OutputError
 from nucseg_ray.imaging.codecs import encode_label_png
-from nucseg_ray.imaging.labels import LabelVariant
+from nucseg_ray.imaging.labelling import Labelling
 from nucseg_ray.imaging.measure import measure
 from nucseg_ray.pipelines.models import ModelFiles
 from nucseg_ray.pipelines.network import ActorPool, MapActor
 from nucseg_ray.pipelines.rows import unpack
-from nucseg_ray.pipelines.sites import read_batch
+from nucseg_ray.pipelines.site_image import Reading
+from nucseg_ray.pipelines.sites import CHOICE, read_batch
 from nucseg_ray.storage.atomic import write_bytes
 from nucseg_ray.storage.fetch import fetch_bytes
 from nucseg_ray.storage.locations import Location
@@ -40,11 +41,11 @@ class Order:
     """What to try: ``rows`` of the manifest, the first of them that can be read; ``model`` as for ``MapActor``."""
 
     rows: pa.Table
-    root: Location
+    reading: Reading
     probe: Location
     model: ModelFiles
     actors: ActorPool
-    labels: LabelVariant
+    labelling: Labelling
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +110,7 @@ class _Stages:
 def _through(row: pa.Table, order: Order, actor: MapActor, stages: _Stages, *, copies: int) -> Trial:
     """Take a site through; the network gets so many copies, as it gets the sites of a block, to be kept busy."""
     with stages("read"):
-        read = read_batch(row, root=order.root)
+        read = read_batch(row, reading=order.reading)
         image = unpack("image", read, 0)
         if image is None:  # it was there a moment ago
             raise InputError(read.column("error")[0].as_py())
@@ -119,7 +120,7 @@ def _through(row: pa.Table, order: Order, actor: MapActor, stages: _Stages, *, c
         if maps is None:
             raise ModelError(predicted.column("error")[0].as_py())
     with stages("label"):
-        labels = order.labels.label(maps, scale=predicted.column("scale")[0].as_py())
+        labels = order.labelling.label(maps, scale=predicted.column("scale")[0].as_py())
     with stages("measure"):
         columns = measure(labels, image)
     with stages("encode"):
@@ -159,15 +160,25 @@ def answer_to(question: bytes) -> bytes:
 
 
 def _first_readable(order: Order) -> tuple[pa.Table | None, tuple[str, ...]]:
-    """Read row by row until one has an image; gives that row of the manifest, and why those before it had none."""
+    """Read row by row until one has an image; gives that row of the manifest, and why those before it had none.
+
+    Raises
+    ------
+    ChoiceError
+        None has one, and all of them for the reason that their files do not hold what is asked for.
+    """
     unreadable: list[str] = []
+    stages = set()
     for number in range(order.rows.num_rows):
         row = order.rows.slice(number, 1)
-        read = read_batch(row, root=order.root)
+        read = read_batch(row, reading=order.reading)
         problem = read.column("error")[0].as_py()
         if problem is None:
             return row, tuple(unreadable)
         unreadable.append(problem)
+        stages.add(read.column("stage")[0].as_py())
+    if stages == {CHOICE}:
+        raise ChoiceError(unreadable[0])
     return None, tuple(unreadable)
 
 

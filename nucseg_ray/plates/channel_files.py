@@ -31,14 +31,14 @@ class ChannelFiles:
     counts: NDArray[np.int64]
 
     @classmethod
-    def of(cls, understood: Understood, channel: int) -> ChannelFiles:
-        """Sort the files of the channel with this number."""
-        rows = np.flatnonzero(understood.channel_of == channel)
+    def of(cls, understood: Understood, number: int, *, called: str) -> ChannelFiles:
+        """Sort the files of the channel with this number among those of the names."""
+        rows = np.flatnonzero(understood.channel_of == number)
         rows = rows[np.lexsort((understood.plane_of[rows], understood.site_of[rows]))]
         sites = understood.site_of[rows]
         counts = np.bincount(sites, minlength=len(understood.sites))
         planes, starts = understood.plane_of[rows], np.cumsum(counts) - counts
-        return cls(understood, understood.channels[channel], rows, sites, planes, starts, counts)
+        return cls(understood, called, rows, sites, planes, starts, counts)
 
     def check_unique(self, *, among: NDArray[np.bool_]) -> None:
         """Refuse two files for one plane of one of some sites."""

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from nucseg_ray.errors import NamingError, UsageError
+from nucseg_ray.imaging.projection import PROJECTIONS
 from nucseg_ray.plates.channel_files import ChannelFiles
 from nucseg_ray.plates.examples import closest, examples
 from nucseg_ray.plates.keys import SiteKey
-from nucseg_ray.plates.schemes import SCHEMES
 from nucseg_ray.plates.selection import Selection
-from nucseg_ray.plates.understanding import Understood, understand
-
-PROJECTIONS = ("max", "mean", "best-focus")  # what may become of several planes; the reading does it
+from nucseg_ray.plates.understanding import NO_PLANE, Understood, understand
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +41,15 @@ class Plan:
 
     `manifest` holds the sites that were asked for, `whole` all that can be segmented (a plate is judged by all of them,
     whatever was asked for). `held_back` are sites left for the next run, since their files are still being written.
+
+    `channels` is empty where the names tell of none: `channel`, if any, is then one inside each file. So is the plane
+    where `names_planes` is False.
     """
 
     scheme: str
     channel: str
     channels: tuple[str, ...]
+    names_planes: bool
     manifest: pa.Table
     whole: pa.Table
     held_back: tuple[SiteKey, ...]
@@ -73,7 +76,8 @@ def choose(understood: Understood, choice: Choice, *, unsettled: Collection[str]
     """Decide which sites are segmented, and from which files; sites with files in `unsettled` are held back.
 
     `z` is a projection of the planes (for max, the instrument's own where there is one) or the number of one plane.
-    While a plate has unsettled files, its sites that lack the channel or some planes are held back, too.
+    Channels and planes that no name tells of are looked for inside the files, once these are read. While a plate has
+    unsettled files, its sites that lack the channel or some planes are held back, too.
 
     Raises
     ------
@@ -82,8 +86,11 @@ def choose(understood: Understood, choice: Choice, *, unsettled: Collection[str]
     NamingError
         Two files claim to be the same plane of a site, or sites lack the channel.
     """
-    plane = _plane_number(choice.z)
-    files = ChannelFiles.of(understood, _channel_number(understood, choice.channel))
+    asked_plane = _plane_number(choice.z)
+    names_planes = bool((understood.plane_of != NO_PLANE).any())
+    plane = asked_plane if names_planes else None
+    number, channel = _channel(understood, choice.channel)
+    files = ChannelFiles.of(understood, number, called=channel)
     selection = Selection.parse(choice.wells, choice.sites)
     chosen = np.array(selection.chosen(understood.sites, understood.root_name), bool)
     coming = files.still_coming(unsettled)
@@ -91,16 +98,15 @@ def choose(understood: Understood, choice: Choice, *, unsettled: Collection[str]
     lacking = files.counts == 0
     _check_complete(understood, chosen & lacking & ~coming, files.channel)
     usable = np.flatnonzero(~lacking & ~coming)
-    own_projection = choice.z == "max"
-    manifest = files.manifest(usable[chosen[usable]][: choice.limit], plane=plane, own_projection=own_projection)
-    whole = manifest
+    rows_of = partial(files.manifest, plane=plane, own_projection=choice.z == "max")
+    manifest = whole = rows_of(usable[chosen[usable]][: choice.limit])
     if not choice.is_everything:  # what is not asked for may lack the plane
-        able = usable[files.has_plane(usable, plane)]
-        whole = files.manifest(able, plane=plane, own_projection=own_projection)
+        whole = rows_of(usable[files.has_plane(usable, plane)])
     return Plan(
         scheme=understood.scheme.name,
-        channel=files.channel,
+        channel=channel,
         channels=tuple(name for name in understood.channels if name),
+        names_planes=names_planes,
         manifest=manifest,
         whole=whole,
         held_back=tuple(understood.sites[site] for site in np.flatnonzero(coming & chosen)),
@@ -112,22 +118,21 @@ def _plane_number(z: str) -> int | None:
     if z in PROJECTIONS:
         return None
     if not (z.isascii() and z.isdigit()):
-        raise UsageError(f"--z {z!r}: expected {', '.join(PROJECTIONS)} or the number of a plane, such as 3.")
+        raise UsageError(f"--z {z!r}: expected {', '.join(PROJECTIONS)}, or the number of a plane, such as 3.")
     return int(z)
 
 
-def _channel_number(understood: Understood, channel: str | None) -> int:
-    """Return which of the channels is segmented."""
+def _channel(understood: Understood, wanted: str | None) -> tuple[int, str]:
+    """Return which channel of the names is segmented, and what it is called.
+
+    Where names tell of none it is called what is asked for: the files may hold channels, which is known once these are
+    read.
+    """
     root_name, channels = understood.root_name, understood.channels
     if channels == ("",):
-        if channel is None:
-            return 0
-        raise UsageError(
-            f"--channel {channel!r}: the names under {root_name} tell of no channels; expected names of a scheme, "
-            f"such as {SCHEMES['bbbc'].example}. Leave --channel out to segment each image."
-        )
+        return 0, wanted or ""
     named = [name for name in channels if name]
-    if channel is None:
+    if wanted is None:
         if len(channels) > 1:
             example = {number: understood.paths[row] for row, number in enumerate(understood.channel_of.tolist())}
             told = [name or f"one without a name ({example[number]})" for number, name in enumerate(channels)]
@@ -135,13 +140,14 @@ def _channel_number(understood: Understood, channel: str | None) -> int:
                 f"{root_name}: found the channels {', '.join(told)}; expected to be told which one holds the "
                 "nuclei. Choose it by --channel."
             )
-        return 0
-    folded = {name.casefold(): number for number, name in enumerate(channels) if name}
-    if channel.casefold() not in folded:
+        return 0, channels[0]
+    numbers = {name.casefold(): number for number, name in enumerate(channels) if name}
+    if wanted.casefold() not in numbers:
         raise UsageError(
-            f"--channel {channel!r} is not in {root_name}{closest(channel, named)}: expected one of {', '.join(named)}."
+            f"--channel {wanted!r} is not in {root_name}{closest(wanted, named)}: expected one of {', '.join(named)}."
         )
-    return folded[channel.casefold()]
+    number = numbers[wanted.casefold()]
+    return number, channels[number]
 
 
 def _check_complete(understood: Understood, lacking: NDArray[np.bool_], channel: str) -> None:

@@ -62,6 +62,13 @@ SITES: pa.Schema = pa.schema(
             unit="px",
             nullable=True,
         ),
+        _field(
+            "pixel_size_um",
+            pa.float64(),
+            "Side of a pixel, given or from the file; null where neither says it",
+            unit="um",
+            nullable=True,
+        ),
         _field("stage", pa.string(), "Step that failed; null where none did", nullable=True),
         _field("reason", pa.string(), "Why it failed; null where it did not", nullable=True),
         _field(

@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from nucseg_ray.imaging.codecs import as_rgb, decode_image, decode_label_png, decode_mask, join_masks
+from nucseg_ray.imaging.codecs import as_rgb, decode_image, decode_label_png, decode_mask
+from nucseg_ray.imaging.masks import join_masks
 
 INDEX = "ImageId,modality,topcoders_fold,mosaic_idx\n"
 

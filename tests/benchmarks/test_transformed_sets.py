@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from nucseg_ray.imaging.codecs import decode_image, decode_label_png, decode_mask, labels_from_mask
+from nucseg_ray.imaging.codecs import decode_image, decode_label_png, decode_mask
+from nucseg_ray.imaging.masks import labels_from_mask
 from nucseg_ray.storage.locations import Location
 from nucseg_ray.storage.training_sets import find_training_set
 

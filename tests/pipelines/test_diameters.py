@@ -26,6 +26,7 @@ from nucseg_ray.pipelines.inference import run_predict
 from nucseg_ray.pipelines.models import ship
 from nucseg_ray.pipelines.network import ActorPool
 from nucseg_ray.pipelines.run_record import read_diameters, record_diameters
+from nucseg_ray.pipelines.site_image import Reading
 from nucseg_ray.plates.planning import plan
 from nucseg_ray.storage.ledger import committed_stems
 from nucseg_ray.storage.listing import list_files
@@ -122,7 +123,7 @@ def test_a_survey_is_what_a_segmenter_finds(plate: Path, tiny_model: Path, ray_s
     actors = ActorPool(form=form, actors=1, cpus=1.0, threads=2, use_gpu=False)
     manifest = plan(list_files(root), root_name="P1").manifest
     rows = scattered(24)
-    found = Surveyor(root=root, files=ship(bundle), pool=actors).survey("P1", manifest.take(rows))
+    found = Surveyor(reading=Reading(root), files=ship(bundle), pool=actors).survey("P1", manifest.take(rows))
     segmenter = Segmenter.load(tiny_model, threads=2)
     files = [manifest.column("planes")[row].as_py()[0] for row in rows]
     alone = [segmenter.estimate_diameter(decode_image((plate / "P1" / f).read_bytes(), name=f)) for f in files[:6]]
@@ -146,7 +147,7 @@ def test_a_process_that_dies_is_told_with_the_way_round(
     manifest = plan(list_files(root), root_name="P1").manifest
     actors = ActorPool(form=REFERENCE, actors=1, cpus=1.0, threads=2, use_gpu=False)
     with pytest.raises(NucsegError, match="(?s)diameter of nuclei ended .*give the .* with --nucleus-diameter-px"):
-        plate_diameters(manifest, plates=["P1"], root=root, out=out, files=Deadly(), pool=actors)
+        plate_diameters(manifest, plates=["P1"], reading=Reading(root), out=out, files=Deadly(), pool=actors)
     assert not (tmp_path / "out").exists()
 
 

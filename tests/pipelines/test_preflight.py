@@ -17,13 +17,15 @@ import pytest
 from nucseg_ray import commands
 from nucseg_ray.config import PredictSettings
 from nucseg_ray.errors import ModelError, NucsegError, OutputError, WeightsError
-from nucseg_ray.model.bundle import Bundle, read_bundle, write_bundle
+from nucseg_ray.imaging.labelling import Labelling
+from nucseg_ray.model.bundle import read_bundle, write_bundle
 from nucseg_ray.model.predictor import choose_form
 from nucseg_ray.pipelines import preflight
 from nucseg_ray.pipelines.inference import run_predict
 from nucseg_ray.pipelines.models import ship
 from nucseg_ray.pipelines.network import ActorPool
 from nucseg_ray.pipelines.preflight import PROBE, bytes_needed, check_disk, run_preflight, run_seconds, spread
+from nucseg_ray.pipelines.site_image import Reading
 from nucseg_ray.pipelines.trial import Order, Trial, answer_probe, answer_to, try_site
 from nucseg_ray.plates.planning import plan
 from nucseg_ray.storage.atomic import write_bytes
@@ -78,11 +80,11 @@ def _order(plate: Path, model: Path, probe: Path, **changed: Any) -> Order:
     form = choose_form(bundle, runtime="auto", use_gpu=False)
     order = Order(
         rows=plan(list_files(root), root_name=root.name, channel=None, scheme=None, z="max").manifest,
-        root=root,
+        reading=Reading(root),
         probe=Location(str(probe)),
         model=ship(bundle),
         actors=ActorPool(form=form, actors=1, cpus=1.0, threads=2, use_gpu=False),
-        labels=bundle.labels,
+        labelling=Labelling(bundle.labels),
     )
     return replace(order, **changed)
 
@@ -290,7 +292,7 @@ def test_the_stage_that_fails_is_named(
     plate: Path, tiny_model: Path, tmp_path: Path, make: Any, kind: type[Exception], told: str
 ) -> None:
     write_bytes(Location(str(tmp_path / PROBE)), b"?")
-    error = try_site(_order(plate / "P1", tiny_model, tmp_path / PROBE, labels=_Labels(make)))
+    error = try_site(_order(plate / "P1", tiny_model, tmp_path / PROBE, labelling=_Labels(make)))
     assert isinstance(error, kind)
     assert re.search(told, str(error)), error
 
@@ -312,15 +314,14 @@ def test_a_process_that_dies_is_told(plate: Path, tiny_model: Path, tmp_path: Pa
         def folder(self) -> Path:
             os._exit(1)
 
-    bundle: Bundle = read_bundle(tiny_model)
     out = tmp_path / "out"
     order = _order(plate / "P1", tiny_model, out / PROBE)
     with pytest.raises(NucsegError, match="the process that tried one site ended .*--no-preflight"):
         run_preflight(
             _settings(plate / "P1", tiny_model, out),
-            root=order.root,
+            reading=order.reading,
             out=Location(str(out)),
-            bundle=bundle,
+            labelling=order.labelling,
             files=Deadly(),
             actors=order.actors,
             pending=order.rows,

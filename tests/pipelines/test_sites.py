@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -11,17 +11,23 @@ import pytest
 import tifffile
 
 from nucseg_ray.imaging.codecs import decode_label_png, encode_image_png
+from nucseg_ray.imaging.labelling import Labelling
 from nucseg_ray.imaging.labels import ForegroundLabels
+from nucseg_ray.imaging.projection import Projection
+from nucseg_ray.pipelines.mixed_images import MixedImages
 from nucseg_ray.pipelines.network import MAPS_FIELDS
 from nucseg_ray.pipelines.rows import pack, to_table, unpack
-from nucseg_ray.pipelines.sites import READ_SCHEMA, Sink, finish_batch, read_batch
+from nucseg_ray.pipelines.site_image import Reading
+from nucseg_ray.pipelines.sites import CHOICE, READ_SCHEMA, Sink, finish_batch, read_batch
 from nucseg_ray.plates.manifest import MANIFEST
+from nucseg_ray.plates.planning import plan
 from nucseg_ray.storage.ledger import begin_run, committed_stems
+from nucseg_ray.storage.listing import list_files
 from nucseg_ray.storage.locations import Location
 from nucseg_ray.storage.parts import read_parts
 
 RUN = "run-1"
-VARIANT = ForegroundLabels()
+LABELLING = Labelling(ForegroundLabels())
 # The network saw the images smaller than they are: its least area is more of their pixels.
 SCALE = 0.75
 PREDICTED_SCHEMA = pa.schema([*READ_SCHEMA, *MAPS_FIELDS])
@@ -35,8 +41,8 @@ def _manifest(**planes: list[str]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=MANIFEST)
 
 
-def _read(root: Path, **planes: list[str]) -> list[dict[str, Any]]:
-    table = read_batch(_manifest(**planes), root=Location(str(root)))
+def _read(root: Path, *, _how: dict[str, Any] | None = None, **planes: list[str]) -> list[dict[str, Any]]:
+    table = read_batch(_manifest(**planes), reading=Reading(Location(str(root)), **(_how or {})))
     assert table.schema == READ_SCHEMA
     rows = table.to_pylist()
     return [{**row, "image": unpack("image", table, number)} for number, row in enumerate(rows)]
@@ -101,6 +107,109 @@ def test_what_cannot_be_read_says_where_and_why(tmp_path: Path) -> None:
     assert [row["Metadata_Site"] for row in rows if row["image"] is not None] == ["good"]
 
 
+STACK = np.random.default_rng(2).integers(0, 60_000, (2, 3, 8, 9), dtype=np.uint16)
+
+
+@pytest.fixture
+def stacks(tmp_path: Path) -> Path:
+    """Folder of files that hold two channels of three planes, one with the names and sizes that the others lack."""
+    named = {"axes": "CZYX", "Channel": {"Name": ["DAPI", "GFP"]}, "PhysicalSizeX": 0.65, "PhysicalSizeY": 0.65}
+    tifffile.imwrite(tmp_path / "ome.tif", STACK, ome=True, photometric="minisblack", metadata=named)
+    tifffile.imwrite(tmp_path / "plain.tif", STACK, photometric="minisblack", metadata={"axes": "CZYX"})
+    tifffile.imwrite(tmp_path / "pages.tif", STACK[0], photometric="minisblack", metadata=None)
+    tifffile.imwrite(tmp_path / "one.tif", STACK[1, 2])
+    tifffile.imwrite(tmp_path / "time.tif", STACK, ome=True, photometric="minisblack", metadata={"axes": "TZYX"})
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("how", "files", "expected"),
+    [
+        ({"channel": "gfp"}, ["ome.tif"], STACK[1].max(axis=0)),
+        ({"channel": "2", "plane": 3}, ["ome.tif"], STACK[1, 2]),
+        ({"channel": "1", "projection": "mean"}, ["plain.tif"], np.floor(STACK[0].mean(axis=0) + 0.5)),
+        ({}, ["pages.tif"], STACK[0].max(axis=0)),
+        ({"plane": 1, "channel": "1"}, ["pages.tif"], STACK[0, 0]),
+        ({}, ["one.tif", "pages.tif"], np.maximum(STACK[1, 2], STACK[0].max(axis=0))),
+        ({"projection": "best-focus"}, ["one.tif", "one.tif"], STACK[1, 2]),
+    ],
+)
+def test_the_channel_and_the_planes_inside_a_file(
+    stacks: Path, how: dict[str, Any], files: list[str], expected: np.ndarray
+) -> None:
+    (row,) = _read(stacks, _how=how, a=files)
+    assert (row["stage"], row["error"], row["file"]) == (None, None, files[0])
+    assert row["image"].dtype == np.uint16
+    np.testing.assert_array_equal(row["image"], expected)
+    assert row["pixel_size_um"] == (0.65 if files == ["ome.tif"] else None)
+
+
+@pytest.mark.parametrize(
+    ("how", "file", "message"),
+    [
+        (
+            {},
+            "ome.tif",
+            "expected one channel, found 2 channels (1 DAPI, 2 GFP); choose one by --channel, or save each",
+        ),
+        ({}, "plain.tif", "expected one channel, found 2 channels (1, 2); choose one by --channel, or save each"),
+        ({"channel": "RFP"}, "ome.tif", "expected a channel 'RFP', found 2 channels (1 DAPI, 2 GFP); choose one of"),
+        ({"channel": "0"}, "ome.tif", "expected a channel '0', found 2 channels (1 DAPI, 2 GFP); choose one of"),
+        ({"channel": "DAPI"}, "one.tif", "expected a channel 'DAPI', found only one, without a name; leave --channel"),
+        ({"plane": 4}, "pages.tif", "--z 4: expected such a plane, found planes 1 to 3; choose another"),
+        ({"plane": 0}, "pages.tif", "--z 0: expected such a plane, found planes 1 to 3; choose another"),
+        ({"plane": 2}, "one.tif", "--z 2: expected such a plane, found one plane; choose another"),
+        (
+            {},
+            "time.tif",
+            "expected channels and z planes of one image, found 2 time points; save each as a file of its",
+        ),
+        ({"needs_pixel_size": True}, "one.tif", "says nothing of the size of its pixels, which a diameter of nuclei"),
+    ],
+)
+def test_what_a_file_does_not_hold_is_the_settings_matter(
+    stacks: Path, how: dict[str, Any], file: str, message: str
+) -> None:
+    (row,) = _read(stacks, _how=how, a=[file])
+    assert (row["image"], row["stage"], row["retryable"]) == (None, CHOICE, False)
+    assert row["error"].startswith(f"{file}: {message}")
+
+
+def test_a_size_of_pixels_that_is_given_stands_for_that_of_the_files(stacks: Path) -> None:
+    how = {"pixel_size_um": 0.3, "needs_pixel_size": True, "channel": "1"}
+    rows = _read(stacks, _how=how, a=["ome.tif"], b=["one.tif"])
+    assert [row["pixel_size_um"] for row in rows] == [0.3, 0.3]
+
+
+@pytest.mark.parametrize(
+    ("plate", "channel", "shape", "dtype", "sizes"),
+    [
+        ("sbs_bbbc013", "Channel2", (640, 640), "uint8", {None}),
+        ("imagexpress/9987_Plate_3434", "w1", (256, 256), "uint16", {1.3672}),
+        ("imagexpress/Projection-Mix", "w1", (512, 512), "uint16", {1.3668}),
+        ("operetta", "ch5", (1080, 1080), "uint16", {None}),
+        ("cellvoyager", "C01", (2000, 2000), "uint16", {None}),
+    ],
+)
+def test_real_plates_are_read(
+    realdata: Path, plate: str, channel: str, shape: tuple[int, int], dtype: str, sizes: set[float | None]
+) -> None:
+    root = Location(str(realdata / "plates" / plate))
+    for z in ("max", "best-focus"):
+        manifest = plan(list_files(root), root_name=root.name, channel=channel, z=z).manifest.slice(0, 3)
+        table = read_batch(manifest, reading=Reading(root, projection=cast("Projection", z)))
+        assert table.column("error").to_pylist() == [None] * manifest.num_rows
+        assert set(table.column("pixel_size_um").to_pylist()) == sizes
+        for row, files in enumerate(manifest.column("planes").to_pylist()):
+            planes = [tifffile.imread(root.path + "/" + file) for file in files]
+            image = unpack("image", table, row)
+            assert (image.shape, str(image.dtype)) == (shape, dtype)
+            if z == "max":
+                np.testing.assert_array_equal(image, np.max(planes, axis=0))
+            else:
+                assert any((image == plane).all() for plane in planes)
+
+
 def _predicted(**maps: np.ndarray | str) -> pa.Table:
     """Make what reaches ``finish_batch``: maps by site, or the reason why there are none."""
     rows = []
@@ -109,7 +218,7 @@ def _predicted(**maps: np.ndarray | str) -> pa.Table:
         rows.append(
             {
                 **{"Metadata_Plate": "P", "Metadata_Well": "A01", "Metadata_Site": site, "Metadata_Timepoint": None},
-                **pack("image", np.full((30, 40), 9, np.uint8)),
+                **{"file": f"{site}.tif", **pack("image", np.full((30, 40), 9, np.uint8)), "pixel_size_um": 0.5},
                 **{"stage": None, "error": value if failed else None, "retryable": None, "seconds": 1.5},
                 **pack("maps", None if failed else value),
                 **{"scale": None if failed else SCALE, "diameter_px": None if failed else 60.0},
@@ -142,8 +251,13 @@ def test_a_block_is_committed_with_its_outcomes(tmp_path: Path) -> None:
         odd=odd,
         two=_maps((2, 3, 8, 11), (20, 20, 29, 30), (1, 30, 6, 37)),  # the last has 35 pixels
     )
-    counts = finish_batch(table, variant=VARIANT, sink=sink).to_pylist()
-    assert counts == [{"segmented": 1, "empty": 1, "failed": 2, "n_nuclei": 2, "output_error": None}]
+    counts = finish_batch(table, labelling=LABELLING, sink=sink).to_pylist()
+    assert counts == [
+        {
+            **{"segmented": 1, "empty": 1, "failed": 2, "n_nuclei": 2, "output_error": None},
+            **{"plate": "P", "looks": [("30 x 40 px uint8", "broken.tif")]},
+        }
+    ]
     sites = _sites(tmp_path)
     assert {name: (row["outcome"], row["n_nuclei"], row["stage"], row["retryable"]) for name, row in sites.items()} == {
         "broken": ("failed", None, "predict", True),
@@ -153,6 +267,7 @@ def test_a_block_is_committed_with_its_outcomes(tmp_path: Path) -> None:
     }
     assert sites["broken"]["reason"] == "predict: ResourceExhaustedError: no memory"
     assert all((row["height"], row["width"]) == (30, 40) and row["seconds"] >= 1.5 for row in sites.values())
+    assert {row["pixel_size_um"] for row in sites.values()} == {0.5}
     assert {name: row["diameter_px"] for name, row in sites.items()} == {
         **{"broken": None, "none": 60.0, "odd": 60.0, "two": 60.0}
     }
@@ -168,13 +283,45 @@ def test_a_block_is_committed_with_its_outcomes(tmp_path: Path) -> None:
     assert {row["Metadata_Site"]: row["png"] for row in rows} == masks
 
 
+def test_a_run_may_keep_other_nuclei_than_its_model_does(tmp_path: Path) -> None:
+    begin_run(Location(str(tmp_path)), RUN, ())
+    sink = Sink(Location(str(tmp_path)), RUN, "none")
+    table = _predicted(a=_maps((0, 3, 8, 11), (12, 3, 18, 8), (12, 20, 18, 25), (20, 20, 29, 30)))  # 64, 30, 30, 90 px
+    other = Labelling(ForegroundLabels(), min_area_px=30, drop_border=True)
+    (counts,) = finish_batch(table, labelling=other, sink=sink).to_pylist()
+    assert counts["n_nuclei"] == 3
+    nuclei = read_parts(Location(str(tmp_path)), "nuclei", None).to_pylist()
+    assert [(row["ObjectNumber"], row["Nuclei_AreaShape_Area"]) for row in nuclei] == [(1, 30), (2, 30), (3, 90)]
+
+
+def test_images_of_a_plate_that_differ_are_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    mixed = MixedImages()
+    parts = [
+        ("P", {"30 x 40 px uint8": "a.tif"}),
+        ("Q", {"30 x 41 px uint8": "q.tif"}),
+        ("P", {"30 x 40 px uint16": "b.tif", "30 x 40 px uint8": "c.tif"}),
+        ("P", {"9 x 9 px uint8 in colour": "d.tif"}),
+        ("R", {}),
+    ]
+    for plate, looks in parts:
+        mixed.add(plate, looks)
+    assert caplog.messages == [
+        "plate P: its images differ: a.tif is 30 x 40 px uint8, b.tif is 30 x 40 px uint16; each is segmented as it "
+        "is. If they do not belong together, move one kind away and run again with --overwrite"
+    ]
+    for plate in "STU":
+        mixed.add(plate, {"1 x 1 px uint8": "s.tif", "2 x 2 px uint8": "t.tif"})
+    assert [message.partition(":")[0] for message in caplog.messages] == ["plate P", "plate S", "plate T"]
+    assert caplog.messages[-1].endswith("Further plates are not told of")
+
+
 def test_a_site_that_fails_the_second_time_leaves_no_mask(tmp_path: Path) -> None:
     begin_run(Location(str(tmp_path)), RUN, ())
     sink = Sink(Location(str(tmp_path)), RUN, "png")
     mask = tmp_path / "masks/P/A01/a.png"
-    finish_batch(_predicted(a=_maps((2, 3, 8, 11))), variant=VARIANT, sink=sink)
+    finish_batch(_predicted(a=_maps((2, 3, 8, 11))), labelling=LABELLING, sink=sink)
     assert mask.exists()
-    finish_batch(_predicted(a="predict: RuntimeError: gone"), variant=VARIANT, sink=sink)
+    finish_batch(_predicted(a="predict: RuntimeError: gone"), labelling=LABELLING, sink=sink)
     assert not mask.exists()
     assert {name: row["outcome"] for name, row in _sites(tmp_path).items()} == {"a": "failed"}
 
@@ -184,6 +331,6 @@ def test_an_output_that_cannot_be_written_comes_back_as_a_value(tmp_path: Path, 
     begin_run(Location(str(tmp_path)), RUN, ())
     (tmp_path / spoilt).write_text("a file where a folder must be")
     sink = Sink(Location(str(tmp_path)), RUN, "png")
-    (counts,) = finish_batch(_predicted(a=_maps((2, 3, 8, 11))), variant=VARIANT, sink=sink).to_pylist()
+    (counts,) = finish_batch(_predicted(a=_maps((2, 3, 8, 11))), labelling=LABELLING, sink=sink).to_pylist()
     assert str(tmp_path / spoilt) in counts["output_error"]
     assert not list(tmp_path.glob("sites/*"))

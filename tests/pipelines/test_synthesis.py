@@ -13,7 +13,8 @@ import pytest
 
 from nucseg_ray.config_synthesize import SynthesizeSettings
 from nucseg_ray.errors import NamingError, OutputError, OutputMismatchError, UsageError
-from nucseg_ray.imaging.codecs import decode_image, decode_label_png, join_masks
+from nucseg_ray.imaging.codecs import decode_image, decode_label_png
+from nucseg_ray.imaging.masks import join_masks
 from nucseg_ray.pipelines.synthesis import run_synthesize
 from nucseg_ray.pipelines.synthetic_sites import draw_job, plan_plate, plan_training
 from nucseg_ray.plates.planning import Choice, choose

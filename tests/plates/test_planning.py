@@ -152,10 +152,13 @@ def test_spellings_of_one_channel_are_one_channel() -> None:
     assert planned.manifest["channel"].to_pylist() == ["DAPI", "DAPI"]
 
 
-def test_channel_of_a_plain_folder_is_refused() -> None:
-    message = refusal(UsageError, "a.png", channel="DAPI")
-    assert message.startswith("--channel 'DAPI': the names under root tell of no channels")
-    assert message.endswith("Leave --channel out to segment each image.")
+def test_what_no_name_tells_is_left_to_the_files() -> None:
+    """They may hold channels and planes: it is known when they are read."""
+    planned = plan(listed("a.tif", "b.tif"), root_name="root", channel="DAPI", z="3")
+    assert (planned.channels, planned.names_planes) == ((), False)
+    assert rows(planned) == [("root", "", name, None, "DAPI", [f"{name}.tif"]) for name in ("a", "b")]
+    assert not plan(listed("DNA-01-A-01.tif"), root_name="root", z="3").names_planes
+    assert plan(listed(*STACK), root_name="root", channel="w1", z="2").names_planes
 
 
 def test_site_without_the_channel_is_refused() -> None:
@@ -193,13 +196,14 @@ def test_plane_has_to_exist() -> None:
     assert refusal(UsageError, *STACK, channel="w1", z="3") == (
         "--z 3: site root/B02/1_t1 has no such plane; found 1, 2, 10. Choose another, or --z max."
     )
-    assert "found one image without a number" in refusal(UsageError, "DNA-01-A-01.tif", z="1")
+    message = refusal(UsageError, *STACK, "TimePoint_1/ZStep_0/P_B02_s3_w1.TIF", channel="w1", z="1")
+    assert "site root/B02/3_t1 has no such plane; found one image without a number" in message
 
 
 @pytest.mark.parametrize("z", ["", "least", "-1", "1.5", "²"])
 def test_plane_is_a_projection_or_a_number(z: str) -> None:
     assert refusal(UsageError, *STACK, channel="w1", z=z) == (
-        f"--z {z!r}: expected max, mean, best-focus or the number of a plane, such as 3."
+        f"--z {z!r}: expected max, mean, best-focus, or the number of a plane, such as 3."
     )
 
 

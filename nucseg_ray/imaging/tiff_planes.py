@@ -1,0 +1,217 @@
+"""The planes of one TIFF file by channel and height: which pages they are, and decoding one at a time.
+
+What the pages mean is said by OME-XML, by ImageJ's description or by tifffile's own; without any of these they are
+the planes of a z-stack. Nothing is guessed: time points, several images, a part of a set of files are refused.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+from nucseg_ray.errors import ChoiceError, DecodeError
+from nucseg_ray.imaging.tiff_metadata import channel_names, pixel_size_um
+
+TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+# Axes that tifffile gives to pages of which nothing is said.
+UNNAMED_AXES = "IQ"
+MEANT = {"T": "time points", "P": "positions", "R": "tiles", "M": "tiles", "H": "lifetimes", "A": "angles"}
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """How the pages of a file are ordered: the sizes of the axes before those of a page, and which are C and Z."""
+
+    sizes: tuple[int, ...] = ()
+    channel_axis: int | None = None
+    z_axis: int | None = None
+
+    @property
+    def channels(self) -> int:
+        """How many channels there are."""
+        return 1 if self.channel_axis is None else self.sizes[self.channel_axis]
+
+    @property
+    def n_z(self) -> int:
+        """How many planes there are, of each channel."""
+        return 1 if self.z_axis is None else self.sizes[self.z_axis]
+
+    def number(self, channel: int, z: int) -> int:
+        """Give the number of a plane in the file's order; all from 0."""
+        place = [0] * len(self.sizes)
+        if self.channel_axis is not None:
+            place[self.channel_axis] = channel
+        if self.z_axis is not None:
+            place[self.z_axis] = z
+        return sum(index * math.prod(self.sizes[axis + 1 :]) for axis, index in enumerate(place))
+
+
+class TiffPlanes:
+    """One opened TIFF; all errors name the file."""
+
+    def __init__(self, data: bytes, *, name: str) -> None:
+        """Read the structure of the file, and no pixels.
+
+        Raises
+        ------
+        DecodeError
+            It is damaged.
+        ChoiceError
+            It is in order, but nobody can tell which channel and height its pages are.
+        """
+        self.name = name
+        self._data = data
+        self._series: Any = None
+        try:
+            # The name is compared with those that OME-XML has; other files of a set are never opened.
+            self._tiff = tifffile.TiffFile(io.BytesIO(data), name=name.rpartition("/")[2], _multifile=False)
+            n_pages = len(self._tiff.pages)
+        except Exception as error:  # tifffile raises many types for damaged files
+            raise self._damaged(error) from error
+        if n_pages == 0:
+            raise DecodeError(f"{name}: expected a TIFF of one page or more, found 0; the file may be damaged")
+        self.stack = Stack()
+        try:
+            self._first: Any = self._tiff.pages.first
+            if n_pages > 1 or self._may_hold_more():
+                self.stack = self._understood(n_pages)
+        except (DecodeError, ChoiceError):
+            raise
+        except Exception as error:
+            raise self._damaged(error) from error
+
+    @cached_property
+    def channels(self) -> tuple[str, ...]:
+        """The names of the channels, each empty where it has none."""
+        count = self.stack.channels
+        try:
+            firsts = [self.stack.number(channel, 0) for channel in range(count)]
+            return channel_names(self._tiff, channels=count, first_labels=firsts)
+        except Exception:  # names are a convenience: a file whose pixels are in order can do without
+            return ("",) * count
+
+    @cached_property
+    def pixel_size_um(self) -> float | None:
+        """The side of a pixel, in micrometres; None where the file does not say it."""
+        try:
+            return pixel_size_um(self._first)
+        except Exception:  # odd tags are no reason to do without the pixels
+            return None
+
+    def decode(self, channel: int, z: int) -> NDArray[np.generic]:
+        """Decode one plane: (H, W) or (H, W, S) with the samples that its page holds."""
+        number = self.stack.number(channel, z)
+        several = math.prod(self.stack.sizes) > 1
+        where = f"{self.name}, page {number + 1}" if several else self.name
+        try:
+            if self._series is not None and self._series.is_truncated:
+                return self._contiguous(number)
+            page = self._first if self._series is None else self._series[number]
+            if page is None:
+                raise ValueError("its metadata name it, but the file does not hold it")
+            if several:
+                where = f"{self.name}, page {page.index + 1}"
+            return _decoded(page, n_bytes=len(self._data))
+        except Exception as error:
+            raise self._damaged(error, where) from error
+
+    def _may_hold_more(self) -> bool:
+        """Tell whether a file of one page may hold more than one plane after it, as ImageJ and MetaMorph write them."""
+        return bool(self._first.is_imagej or self._first.is_shaped or self._first.is_stk)
+
+    def _understood(self, n_pages: int) -> Stack:
+        """Choose the series that holds the planes, and understand its axes."""
+        series = [found for found in self._tiff.series if found is not None]
+        if not series:
+            raise DecodeError(f"{self.name}: expected planes, found none that can be read; the file may be damaged")
+        if self._tiff.is_ome and series[0].kind != "ome" and n_pages > 1:
+            raise ChoiceError(
+                f"{self.name}: its OME metadata describe a set of files, or cannot be understood; save all planes of "
+                "a site in one file, or each plane as a file of its own"
+            )
+        self._refuse_other_images(series)
+        self._series = series[0]
+        axes, shape = self._series.get_axes(squeeze=False), self._series.get_shape(squeeze=False)
+        stack = understood_axes(axes, shape, name=self.name)
+        if not self._series.is_truncated and len(self._series) != math.prod(stack.sizes):
+            raise DecodeError(
+                f"{self.name}: expected a page for each plane, found an array of shape {tuple(shape)} in "
+                f"{len(self._series)} pages; save each channel or plane as an image of its own"
+            )
+        return stack
+
+    def _refuse_other_images(self, series: list[Any]) -> None:
+        """Refuse what is neither the image nor a small one made of it, such as a thumbnail."""
+        first = series[0].keyframe
+        others = [other.keyframe for other in series[1:] if not other.keyframe.is_reduced]
+        if others:
+            raise ChoiceError(
+                f"{self.name}: expected the planes of one image, found {len(others) + 1} images: that of page "
+                f"{first.index + 1} is {first.shape} {first.dtype}, that of page {others[0].index + 1} is "
+                f"{others[0].shape} {others[0].dtype}; save each image, such as a position, as a file of its own"
+            )
+
+    def _contiguous(self, number: int) -> NDArray[np.generic]:
+        """Give a plane of a file that says only where the first of them lies; the others follow it."""
+        page = self._first
+        count = math.prod(page.shape)
+        dtype = np.dtype(self._tiff.byteorder + page.dtype.char)
+        start = self._series.dataoffset + number * count * dtype.itemsize
+        if start + count * dtype.itemsize > len(self._data):
+            raise ValueError(
+                f"cut short: it ends at byte {start + count * dtype.itemsize}, the file at {len(self._data)}"
+            )
+        pixels = np.frombuffer(self._data, dtype, count, start).reshape(page.shape)
+        return pixels.astype(page.dtype)
+
+    def _damaged(self, error: Exception, where: str | None = None) -> DecodeError:
+        return DecodeError(f"{where or self.name}: cannot be decoded as TIFF ({error}); the file may be damaged")
+
+
+def understood_axes(axes: str, shape: tuple[int, ...], *, name: str) -> Stack:
+    """Find C and Z among the axes before Y and X; ``axes`` as tifffile names them, those of length 1 included.
+
+    Raises
+    ------
+    ChoiceError
+        There are others, such as time points, or two of which nothing is said.
+    """
+    before = min(axes.index("Y"), axes.index("S") if "S" in axes else len(axes))
+    sizes = tuple(int(size) for size in shape[:before])
+    long = {axes[axis]: axis for axis in range(before) if sizes[axis] > 1}
+    if sum(size > 1 for size in sizes) > len(long):  # one letter twice
+        raise _unknown(axes, sizes, name)
+    unnamed = [letter for letter in long if letter in UNNAMED_AXES]
+    if (unnamed and "Z" in long) or len(unnamed) > 1:
+        raise _unknown(axes, sizes, name)
+    for letter, axis in long.items():
+        if letter not in ("C", "Z", *unnamed):
+            raise ChoiceError(
+                f"{name}: expected channels and z planes of one image, found {sizes[axis]} "
+                f"{MEANT.get(letter, f'along the axis {letter}')}; save each as a file of its own, such as "
+                "site1_t1.tif, site1_t2.tif"
+            )
+    return Stack(sizes, long.get("C"), long.get("Z", long[unnamed[0]] if unnamed else None))
+
+
+def _unknown(axes: str, sizes: tuple[int, ...], name: str) -> ChoiceError:
+    return ChoiceError(
+        f"{name}: expected pages that are channels and z planes, found {' x '.join(map(str, sizes))} of which nothing "
+        f"says what they are (axes {axes}); save it as OME-TIFF with named axes"
+    )
+
+
+def _decoded(page: Any, *, n_bytes: int) -> NDArray[np.generic]:
+    ends = [start + size for start, size in zip(page.dataoffsets, page.databytecounts, strict=True)]
+    if max(ends, default=0) > n_bytes:  # a JPEG segment that is cut short would be decoded in part
+        raise ValueError(f"cut short: its pixels end at byte {max(ends)}, the file at {n_bytes}")
+    pixels: NDArray[np.generic] = page.asarray()
+    is_planar = pixels.ndim == 3 and page.keyframe.planarconfig == tifffile.PLANARCONFIG.SEPARATE
+    return np.moveaxis(pixels, 0, -1) if is_planar else pixels
