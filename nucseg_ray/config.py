@@ -45,6 +45,7 @@ def _check_diameter(value: str) -> str:
 
 
 AUTO = "auto"
+NO_ILLUMINATION, ESTIMATE = "none", "estimate"
 DiameterText = Annotated[str, AfterValidator(_check_diameter), "auto|NUMBER"]
 
 
@@ -145,6 +146,12 @@ class PredictSettings(Settings):
     )
     z: Annotated[str, "max|N"] = Field(
         "max", description="max: project the planes of a z-stack; or the number of one plane"
+    )
+    illumination: Annotated[str, "none|estimate|PATH"] = Field(
+        NO_ILLUMINATION,
+        description="correct uneven light, before segmenting and measuring; estimate: found on some sites of each "
+        "plate; PATH: an illumination function (TIFF, .npy), or a folder such as OUT/illumination; none: intensities "
+        "stay as the camera gave them",
     )
     masks: Literal["png", "parquet", "both", "none"] = Field("png", description="how label masks are written")
     nucleus_diameter_px: DiameterText = Field(

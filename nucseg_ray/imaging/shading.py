@@ -24,11 +24,14 @@ from nucseg_ray.imaging.shading_fit import fit_shape, held_out_gain, log_light, 
 # An image is told by so many regions along each side, each of so many samples along its side. Where nuclei fill less
 # than three quarters of a region, its lower quartile is background.
 REGIONS, SAMPLES, QUARTILE = 12, 16, 0.25
-# A site whose background is below this many grey levels tells nothing: zeros, or a camera that was off.
-LEAST_LEVEL = 0.5
+# A site whose background is below so many grey levels tells nothing of the light: zeros, a camera that was off, or what
+# rounding and stray light leave of a dark background. In single regions of other sites, it is no less than the floor.
+LEAST_LEVEL, FLOOR = 3.0, 0.5
 # Nuclei are looked for in images of at most so many pixels a side; smaller than this many pixels they are specks, and
 # larger than this part of the image debris.
 WORKING_PX, LEAST_PX, LARGEST_PART = 1024, 12, 0.1
+# Over so many regions the background of one site is smoothed, to be the measure of its nuclei's brightness.
+SMOOTH_REGIONS = 2.0
 # What is called a nucleus is brighter than the background by at least so many standard deviations of its noise.
 NOISES = 6.0
 # Fewer sites than this tell their own nuclei and haze rather than the light.
@@ -40,7 +43,7 @@ LEAST_GAIN = 1.1
 TELLING_ERROR, TELLING_SPREAD = 0.15, 0.02
 # Below the first share the background is not lit like the nuclei. Up to the second it is taken for 1: debris and
 # clusters move it by as much; above it the background holds an offset.
-LEAST_SHARE, MOST_SHARE = 0.5, 1.3
+LEAST_SHARE, MOST_SHARE = 0.75, 1.3
 
 # No pixel gets less than this part of the light; noise is all that would be brightened there.
 LEAST_LIGHT = 0.05
@@ -94,12 +97,13 @@ class Shading:
 def site_light(image: Pixels) -> SiteLight | None:
     """Look at one grey image ``(H, W)``; None where it is dark throughout."""
     side = REGIONS * SAMPLES
-    sampled = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA).astype(np.float32)
+    grey = image.astype(np.float32)  # OpenCV would round means of whole numbers, and few grey levels are the light
+    sampled = cv2.resize(grey, (side, side), interpolation=cv2.INTER_AREA)
     by_region = sampled.reshape(REGIONS, SAMPLES, REGIONS, SAMPLES).transpose(0, 2, 1, 3).reshape(REGIONS**2, -1)
     levels = np.quantile(by_region, QUARTILE, axis=1).astype(np.float32)
     if np.median(levels) < LEAST_LEVEL:
         return None
-    return SiteLight((image.shape[0], image.shape[1]), levels, _nuclei(image, levels.reshape(REGIONS, REGIONS)))
+    return SiteLight((image.shape[0], image.shape[1]), levels, _nuclei(grey, levels.reshape(REGIONS, REGIONS)))
 
 
 def find_shading(sites: Sequence[SiteLight], *, shape: tuple[int, int]) -> Shading:
@@ -109,7 +113,7 @@ def find_shading(sites: Sequence[SiteLight], *, shape: tuple[int, int]) -> Shadi
     """
     if len(sites) < LEAST_SITES:
         return Shading(shape, "unknown", len(sites))
-    levels = np.maximum(np.stack([site.levels for site in sites]), LEAST_LEVEL).astype(np.float64)
+    levels = np.maximum(np.stack([site.levels for site in sites]), FLOOR).astype(np.float64)
     logs = np.log(levels)
     coefficients = fit_shape(logs)
     error = standard_error(logs)
@@ -135,14 +139,17 @@ def find_shading(sites: Sequence[SiteLight], *, shape: tuple[int, int]) -> Shadi
     )
 
 
-def _nuclei(image: Pixels, levels: NDArray[np.float32]) -> NDArray[np.float32]:
+def _nuclei(image: NDArray[np.float32], levels: NDArray[np.float32]) -> NDArray[np.float32]:
     """Find bright spots, each by its middle and its brightness above the background; not each is a nucleus."""
     scale = min(1.0, WORKING_PX / max(image.shape))
-    small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA).astype(np.float32)
+    small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     height, width = small.shape
     contrast = cv2.GaussianBlur(small, (0, 0), 1) - cv2.resize(levels, (width, height), interpolation=cv2.INTER_LINEAR)
-    threshold = max(_otsu(contrast), NOISES * 1.4826 * float(np.median(np.abs(contrast))))
-    count, labels, stats, centres = cv2.connectedComponentsWithStats((contrast > threshold).astype(np.uint8))
+    # One threshold for all would find the bright ones only where there is little light: it goes with the background.
+    level = np.maximum(cv2.GaussianBlur(levels, (0, 0), SMOOTH_REGIONS), FLOOR)
+    evened = contrast / cv2.resize(level / np.median(level), (width, height), interpolation=cv2.INTER_LINEAR)
+    threshold = max(_otsu(evened), NOISES * 1.4826 * float(np.median(np.abs(evened))))
+    count, labels, stats, centres = cv2.connectedComponentsWithStats((evened > threshold).astype(np.uint8))
     area = stats[:, cv2.CC_STAT_AREA]
     brightness = _above_half(contrast.ravel(), labels.ravel(), count)
     is_nucleus = (area >= LEAST_PX) & (area <= LARGEST_PART * small.size)

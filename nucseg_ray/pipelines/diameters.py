@@ -26,6 +26,7 @@ from nucseg_ray.pipelines.rows import unpack
 from nucseg_ray.pipelines.run_record import DIAMETERS_JSON, read_diameters, record_diameters
 from nucseg_ray.pipelines.session import MOST_RETRIES
 from nucseg_ray.pipelines.sites import read_batch
+from nucseg_ray.storage.illuminations import Illuminations
 from nucseg_ray.storage.locations import Location
 
 # Sites are looked at by so many, until enough of them have shown nuclei, and of no plate more than twice as many.
@@ -57,12 +58,19 @@ class Survey:
 
 
 def plate_diameters(
-    manifest: pa.Table, *, plates: Sequence[str], root: Location, out: Location, files: ModelFiles, pool: ActorPool
+    manifest: pa.Table,
+    *,
+    plates: Sequence[str],
+    root: Location,
+    out: Location,
+    files: ModelFiles,
+    pool: ActorPool,
+    lights: Illuminations | None = None,
 ) -> dict[str, float | None]:
     """Give the diameter of each of some plates, None for image by image; finds those that the output has no record of.
 
     The sites are chosen by the whole manifest, so it does not matter which of them are done already. What is found is
-    recorded before this returns.
+    recorded before this returns. They are seen as the run sees them, corrected by ``lights`` where it does that.
 
     Raises
     ------
@@ -75,15 +83,16 @@ def plate_diameters(
     unknown = [plate for plate in plates if plate not in known]
     if unknown:
         began = time.monotonic()
-        sites = _looked_at(manifest, unknown)
-        found = {survey.plate: survey for survey in _surveyed(sites, root=root, files=files, pool=pool)}
+        sites = looked_at(manifest, unknown, most=2 * SITES_TOGETHER)
+        surveys = _surveyed(sites, root=root, files=files, pool=pool, lights=lights)
+        found = {survey.plate: survey for survey in surveys}
         known |= {plate: found[plate].diameter_px for plate in unknown}
         record_diameters(out, known)
         _tell([found[plate] for plate in unknown], seconds=time.monotonic() - began, record=out / DIAMETERS_JSON)
     return {plate: known[plate] for plate in plates}
 
 
-def _looked_at(manifest: pa.Table, plates: Sequence[str]) -> dict[str, pa.Table]:
+def looked_at(manifest: pa.Table, plates: Sequence[str], *, most: int) -> dict[str, pa.Table]:
     """Give the rows of each plate that are looked at, in order, in one pass over a manifest of any length."""
     encoded = manifest.column("plate").combine_chunks().dictionary_encode()
     number_of = {plate: number for number, plate in enumerate(encoded.dictionary.to_pylist())}
@@ -93,11 +102,11 @@ def _looked_at(manifest: pa.Table, plates: Sequence[str]) -> dict[str, pa.Table]
     tables = {}
     for plate in plates:
         own = rows[starts[number_of[plate]] : starts[number_of[plate] + 1]]
-        tables[plate] = manifest.take(own[scattered(own.size)])
+        tables[plate] = manifest.take(own[scattered(own.size, most=most)])
     return tables
 
 
-def scattered(rows: int) -> list[int]:
+def scattered(rows: int, *, most: int = 2 * SITES_TOGETHER) -> list[int]:
     """Give some rows of so many, from all over, in the order in which they are to be looked at.
 
     Examples
@@ -107,7 +116,7 @@ def scattered(rows: int) -> list[int]:
     """
     chosen: dict[int, None] = {}
     number = 0
-    while len(chosen) < min(rows, 2 * SITES_TOGETHER):
+    while len(chosen) < min(rows, most):
         number += 1
         chosen[int(number * STRIDE % 1 * rows)] = None
     return list(chosen)
@@ -116,9 +125,11 @@ def scattered(rows: int) -> list[int]:
 class Surveyor:
     """Holds the network, and looks at some sites of one plate after another."""
 
-    def __init__(self, *, root: Location, files: ModelFiles, pool: ActorPool) -> None:
+    def __init__(
+        self, *, root: Location, files: ModelFiles, pool: ActorPool, lights: Illuminations | None = None
+    ) -> None:
         """Load the model, once."""
-        self._root = root
+        self._root, self._lights = root, lights
         self._segmenter = load_segmenter(files, pool)
 
     def survey(self, plate: str, sites: pa.Table) -> Survey:
@@ -126,7 +137,7 @@ class Surveyor:
         estimates: list[float] = []
         shapes: set[tuple[int, ...]] = set()
         for start in range(0, sites.num_rows, SITES_TOGETHER):
-            table = read_batch(sites.slice(start, SITES_TOGETHER), root=self._root)
+            table = read_batch(sites.slice(start, SITES_TOGETHER), root=self._root, lights=self._lights)
             images = [image for row in range(table.num_rows) if (image := unpack("image", table, row)) is not None]
             estimates += filter(None, self._estimates(images))
             shapes |= {image.shape for image in images}
@@ -147,12 +158,19 @@ class Surveyor:
 
 
 def _surveyed(
-    tables: Mapping[str, pa.Table], *, root: Location, files: ModelFiles, pool: ActorPool
+    tables: Mapping[str, pa.Table],
+    *,
+    root: Location,
+    files: ModelFiles,
+    pool: ActorPool,
+    lights: Illuminations | None,
 ) -> Iterator[Survey]:
     """Survey plates, on as many processes as the run may have, each with the next plate as soon as it is free."""
     options: dict[str, Any] = {**pool.resources, "max_restarts": MOST_RETRIES, "max_task_retries": MOST_RETRIES}
     remote = ray.remote(**options)(Surveyor)
-    actors = [remote.remote(root=root, files=files, pool=pool) for _ in range(min(pool.actors, len(tables)))]
+    actors = [
+        remote.remote(root=root, files=files, pool=pool, lights=lights) for _ in range(min(pool.actors, len(tables)))
+    ]
     waiting = iter(tables.items())
     busy: dict[Any, Any] = {}
     free = list(actors)

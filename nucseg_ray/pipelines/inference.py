@@ -7,27 +7,30 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray.data
 from tqdm import tqdm
 
-from nucseg_ray.config import AUTO, PredictSettings, as_diameter
+from nucseg_ray.config import AUTO, ESTIMATE, NO_ILLUMINATION, PredictSettings, as_diameter
 from nucseg_ray.errors import NucsegError, OutputError
 from nucseg_ray.model.bundle import Bundle
 from nucseg_ray.model.predictor import choose_form
 from nucseg_ray.pipelines.account import Account
 from nucseg_ray.pipelines.diameters import plate_diameters
+from nucseg_ray.pipelines.illumination import find_lights, record_lights
 from nucseg_ray.pipelines.models import ModelFiles, fetch_bundle
 from nucseg_ray.pipelines.network import ActorPool, with_maps
 from nucseg_ray.pipelines.preflight import run_preflight
 from nucseg_ray.pipelines.progress import duration
 from nucseg_ray.pipelines.resources import check_room
-from nucseg_ray.pipelines.run_record import check_output, claim_output, clear_output, record_manifest
+from nucseg_ray.pipelines.run_record import ILLUMINATION, check_output, claim_output, clear_output, record_manifest
 from nucseg_ray.pipelines.session import finite_retries
 from nucseg_ray.pipelines.sites import Sink, finish_batch, read_batch
 from nucseg_ray.plates.planning import Plan, plan
+from nucseg_ray.storage.illuminations import Illuminations
 from nucseg_ray.storage.lease import Lease
 from nucseg_ray.storage.ledger import (
     begin_run,
@@ -86,6 +89,10 @@ def run_predict(settings: PredictSettings) -> Account:
         ahead, _ = _pending(planned.manifest, done)
         if settings.preflight and ahead.num_rows:
             run_preflight(settings, root=root, out=out, bundle=bundle, files=files, actors=actors, pending=ahead)
+        recorded = Illuminations(out / ILLUMINATION)
+        new_lights = find_lights(
+            settings.illumination, ahead, planned.manifest, root=root, known=None if settings.overwrite else recorded
+        )
         # Only now is the output changed: what the preflight refuses must neither delete the results of an earlier run
         # nor claim the output for a model that does not work.
         if settings.overwrite:
@@ -94,11 +101,13 @@ def run_predict(settings: PredictSettings) -> Account:
         manifest = record_manifest(out, planned.manifest)
         run_id = new_run_id()
         begin_run(out, run_id, accepted)
+        record_lights(new_lights, str(decisive["channel"]), into=recorded)
         pending, n_done = _pending(manifest, done)
         if pending.num_rows == 0:
             logger.info("nothing to do: all %d sites were done before", manifest.num_rows)
         else:
-            predicted = _predicted(pending, manifest, out=out, root=root, files=files, actors=actors, settings=settings)
+            lights = None if settings.illumination == NO_ILLUMINATION else replace(recorded, generation=run_id)
+            predicted = _predicted(pending, manifest, lights=lights, files=files, actors=actors, settings=settings)
             _finish(predicted, bundle=bundle, sink=Sink(out, run_id, settings.masks), sites=pending.num_rows)
         lease.check()
         sweep(out, run_id, accepted)
@@ -120,7 +129,9 @@ def _tell_failures(out: Location, account: Account) -> None:
 
 
 def _decisive(settings: PredictSettings, planned: Plan, bundle: Bundle, form: str) -> dict[str, str | int | float]:
-    """Give everything that a mask depends on."""
+    """Give everything that a mask depends on; what the light is corrected by only where it is."""
+    chosen = settings.illumination
+    light = {"illumination": chosen if chosen == ESTIMATE else Location(chosen).uri}
     channels = set(planned.manifest.column("channel").to_pylist())
     return {
         "input": Location(settings.input).uri,
@@ -134,6 +145,7 @@ def _decisive(settings: PredictSettings, planned: Plan, bundle: Bundle, form: st
         "overlap_px": settings.overlap_px,
         "nucleus_diameter_px": as_diameter(settings.nucleus_diameter_px) or AUTO,
         "tta": settings.tta,
+        **({} if chosen == NO_ILLUMINATION else light),
     }
 
 
@@ -179,20 +191,22 @@ def _predicted(
     pending: pa.Table,
     manifest: pa.Table,
     *,
-    out: Location,
-    root: Location,
+    lights: Illuminations | None,
     files: ModelFiles,
     actors: ActorPool,
     settings: PredictSettings,
 ) -> ray.data.Dataset:
     """Plan to read the pending rows and predict their maps; with auto, finds out first how large their nuclei are."""
+    root, out = Location(settings.input), Location(settings.output)
     diameters = None
     if actors.nucleus_diameter_px is None:
         plates = pc.unique(pending.column("plate")).to_pylist()
-        diameters = plate_diameters(manifest, plates=plates, root=root, out=out, files=files, pool=actors)
+        diameters = plate_diameters(
+            manifest, plates=plates, root=root, out=out, files=files, pool=actors, lights=lights
+        )
     with finite_retries() as tasks:
         read = ray.data.from_arrow(_blocks(pending, settings.sites_per_part)).map_batches(
-            read_batch, fn_kwargs={"root": root}, batch_format="pyarrow", batch_size=None, **tasks
+            read_batch, fn_kwargs={"root": root, "lights": lights}, batch_format="pyarrow", batch_size=None, **tasks
         )
     return with_maps(read, model=files, pool=actors, diameters=diameters)
 

@@ -24,6 +24,7 @@ from nucseg_ray.plates.keys import SiteKey
 from nucseg_ray.storage.atomic import remove, write_bytes
 from nucseg_ray.storage.blocks import PartTables
 from nucseg_ray.storage.fetch import fetch_many
+from nucseg_ray.storage.illuminations import Illuminations
 from nucseg_ray.storage.ledger import commit_part
 from nucseg_ray.storage.locations import Location
 from nucseg_ray.storage.schemas import KEY_FIELDS, KEY_NAMES, MASKS, NUCLEI, SITES
@@ -70,11 +71,14 @@ class _Site:
     nuclei: Mapping[str, NDArray[Any]] | None = None
 
 
-def read_batch(manifest: pa.Table, *, root: Location) -> pa.Table:
-    """Read the images of some rows of the manifest, all their files at once; planes are projected by their maximum."""
+def read_batch(manifest: pa.Table, *, root: Location, lights: Illuminations | None = None) -> pa.Table:
+    """Read the images of some rows of the manifest, all their files at once; planes are projected by their maximum.
+
+    With ``lights``, what is projected is corrected for uneven light.
+    """
     rows = manifest.to_pylist()
     fetched = fetch_many(root, [plane for row in rows for plane in row["planes"]])
-    return to_table([_read_site(row, [next(fetched) for _ in row["planes"]]) for row in rows], READ_SCHEMA)
+    return to_table([_read_site(row, [next(fetched) for _ in row["planes"]], lights) for row in rows], READ_SCHEMA)
 
 
 def finish_batch(table: pa.Table, *, variant: LabelVariant, sink: Sink) -> pa.Table:
@@ -91,11 +95,14 @@ def finish_batch(table: pa.Table, *, variant: LabelVariant, sink: Sink) -> pa.Ta
     return pa.Table.from_pylist([{**counts, "n_nuclei": nuclei, "output_error": output_error}], COMMITTED_SCHEMA)
 
 
-def _read_site(row: Mapping[str, Any], files: Sequence[bytes | InputError]) -> dict[str, Any]:
+def _read_site(
+    row: Mapping[str, Any], files: Sequence[bytes | InputError], lights: Illuminations | None
+) -> dict[str, Any]:
     began = time.monotonic()
     image, stage, problem = None, None, None
     try:
-        image = _project([_decode(file, name=name) for file, name in zip(files, row["planes"], strict=True)], row)
+        projected = _project([_decode(file, name=name) for file, name in zip(files, row["planes"], strict=True)], row)
+        image = projected if lights is None else _evenly_lit(projected, row, lights)
     except DecodeError as error:
         stage, problem = "decode", str(error)
     except InputError as error:
@@ -131,6 +138,14 @@ def _project(planes: Sequence[NDArray[Any]], row: Mapping[str, Any]) -> NDArray[
                 f"{plane.shape} {plane.dtype}; choose one plane by --z"
             )
     return first if len(planes) == 1 else np.maximum.reduce(planes)
+
+
+def _evenly_lit(image: NDArray[Any], row: Mapping[str, Any], lights: Illuminations) -> NDArray[Any]:
+    light = lights.of(row["plate"], row["channel"])
+    try:
+        return light.correct(image)
+    except DecodeError as error:
+        raise DecodeError(f"{row['planes'][0]}: {error}") from error
 
 
 def _finish_site(table: pa.Table, row: int, *, variant: LabelVariant) -> _Site:
