@@ -95,7 +95,7 @@ TINY_TRAINING: dict[str, Any] = {
     "epochs": 3,
     "crops_per_epoch": 480,
     "crop_px": 64,
-    "nucleus_diameter_px": 18.0,
+    "nucleus_diameter_px": 30.0,
     "batch_size": 8,
     "learning_rate": 3e-3,
     "pictures": 2,

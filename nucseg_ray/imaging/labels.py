@@ -65,9 +65,9 @@ class ForegroundLabels:
             ``maps`` is not uint8 or does not hold exactly this variant's maps.
         """
         _check_maps(self, maps)
-        foreground = _above(maps[:, :, 0], self.threshold).astype(np.uint8)
-        _, labels = cv2.connectedComponents(foreground, connectivity=4, ltype=cv2.CV_32S)
-        return _tidy(labels, self.min_area_px / scale**2)
+        foreground = _above(_ringed(maps[:, :, 0]), self.threshold)
+        _, labels = cv2.connectedComponents(foreground.view(np.uint8), connectivity=4, ltype=cv2.CV_32S)
+        return _tidy(labels, np.flatnonzero(foreground), self.min_area_px / scale**2)
 
     def targets(self, labels: Labels, centres: Centres | None = None) -> Maps:
         """Return the maps (H, W, 1) uint8 a perfect network would predict for a label image: 0 or 255."""
@@ -130,10 +130,12 @@ class CentreLabels:
             ``maps`` is not uint8 or does not hold exactly this variant's maps.
         """
         _check_maps(self, maps)
-        foreground = _above(maps[:, :, 0], self.threshold)
-        px = ((np.arange(256) - ZERO) * (self.offset_step_px / scale)).astype(np.float32)
-        dy, dx = (px[maps[:, :, plane][foreground]] for plane in (1, 2))
-        return _tidy(label_votes(foreground, dy, dx, least_votes=self.least_votes), self.min_area_px / scale**2)
+        nucleus, *offsets = map(_ringed, cv2.split(maps))
+        voters = np.flatnonzero(_above(nucleus, self.threshold))
+        step_px = np.float32(self.offset_step_px / scale)
+        dy, dx = ((plane.reshape(-1)[voters].astype(np.float32) - ZERO) * step_px for plane in offsets)
+        labels = label_votes(voters, dy, dx, shape=nucleus.shape, least_votes=self.least_votes)
+        return _tidy(labels, voters, self.min_area_px / scale**2)
 
     def targets(self, labels: Labels, centres: Centres | None = None) -> Maps:
         """Return the maps (H, W, 3) uint8 a perfect network would predict for a label image.
@@ -215,44 +217,48 @@ def _nucleus_target(labels: Labels) -> Maps:
     return np.where(labels > 0, np.uint8(255), np.uint8(0))
 
 
-def _tidy(labels: Labels, min_area_px: float) -> Labels:
-    """Fill holes, drop nuclei below the least area, number the rest in raster order; in place."""
-    _fill_holes(labels)
-    flat = labels.reshape(-1)
-    pixels = np.flatnonzero(flat)
+def _ringed(plane: Maps) -> Maps:
+    """Put a ring of background round a plane: then every pixel of a nucleus has all its neighbours."""
+    return np.asarray(cv2.copyMakeBorder(plane, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0), np.uint8)
+
+
+def _tidy(ringed: Labels, pixels: NDArray[np.int64], min_area_px: float) -> Labels:
+    """Fill holes, drop nuclei below the least area, number the rest in raster order, take the ring of background off.
+
+    ``pixels`` are those of the nuclei, as positions in the flattened image, in raster order.
+    """
+    flat = ringed.reshape(-1)
     numbers = flat[pixels]
     highest = int(numbers.max(initial=0))
-    area = np.bincount(numbers, minlength=highest + 1)
     first = np.zeros(highest + 1, np.int64)
-    first[numbers[::-1]] = pixels[::-1]  # of repeated indices the last one stays: the first pixel in raster order
+    starts = np.flatnonzero(np.diff(numbers, prepend=0))[::-1]  # where a run of one nucleus begins, the last one first
+    first[numbers[starts]] = pixels[starts]  # of repeated indices the last one stays: the first pixel in raster order
+    filled = _fill_holes(ringed)
+    area = sum(np.bincount(each, minlength=highest + 1) for each in (numbers, flat[filled]))
     kept = np.flatnonzero((area > 0) & (area >= min_area_px))
     new_number = np.zeros(highest + 1, np.int32)
     new_number[kept[np.argsort(first[kept])]] = np.arange(1, kept.size + 1, dtype=np.int32)
     flat[pixels] = new_number[numbers]
-    return labels
+    flat[filled] = new_number[flat[filled]]
+    return np.ascontiguousarray(ringed[1:-1, 1:-1])
 
 
-def _fill_holes(labels: Labels) -> None:
-    """Give background that one nucleus alone encloses to that nucleus, in place."""
-    background = (labels == 0).astype(np.uint8)
-    # Eight neighbours here are the counterpart of four for the nuclei: a hole cannot leak through a corner.
-    count, regions = cv2.connectedComponents(background, connectivity=8, ltype=cv2.CV_32S)
-    is_hole = np.ones(count, np.bool_)
-    is_hole[0] = False
-    for side in (regions[0], regions[-1], regions[:, 0], regions[:, -1]):
-        is_hole[side] = False
-    if not is_hole.any():
-        return
-    pixels = np.flatnonzero(is_hole[regions])
-    # Every hole lies clear of the image's sides, so each of its pixels has all its neighbours.
+def _fill_holes(ringed: Labels) -> NDArray[np.int64]:
+    """Give background that one nucleus alone encloses to that nucleus, in place; gives the pixels that changed."""
+    # Eight neighbours here are the counterpart of four for the nuclei: a hole cannot leak through a corner. Region 1 is
+    # that of the ring, since it has the first pixel; all others are holes.
+    count, regions = cv2.connectedComponents((ringed == 0).astype(np.uint8), connectivity=8, ltype=cv2.CV_32S)
+    pixels = np.flatnonzero(regions > 1)
+    if not pixels.size:
+        return pixels
     hole_of = regions.reshape(-1)[pixels]
-    flat = labels.reshape(-1)
-    width = labels.shape[1]
+    flat, width = ringed.reshape(-1), ringed.shape[1]
     least, most = np.full(count, np.iinfo(np.int32).max, np.int32), np.zeros(count, np.int32)
     for step in (-width - 1, -width, -width + 1, -1, 1, width - 1, width, width + 1):
         neighbour = flat[pixels + step]
-        inside = neighbour > 0
-        np.minimum.at(least, hole_of[inside], neighbour[inside])
-        np.maximum.at(most, hole_of[inside], neighbour[inside])
-    owner = np.where(least == most, most, 0)
-    flat[pixels] = owner[hole_of]
+        is_nucleus = neighbour > 0
+        np.minimum.at(least, hole_of[is_nucleus], neighbour[is_nucleus])
+        np.maximum.at(most, hole_of[is_nucleus], neighbour[is_nucleus])
+    owner = np.where(least == most, most, 0)[hole_of]
+    flat[pixels] = owner
+    return pixels[owner > 0]

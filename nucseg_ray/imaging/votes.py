@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 
 Labels = NDArray[np.int32]
 
-# Votes are counted in cells, so many to a diameter: finer ones cost time and give the same nuclei.
-CELLS_PER_DIAMETER = 12
+# Votes are counted in cells, so many to a diameter: 8 to 16 give the same nuclei, and fewer cells take less time.
+CELLS_PER_DIAMETER = 8
 SMOOTHING = 0.14
 # Of two heaps of votes nearer than this part of a diameter, the higher one is the centre.
 CENTRE_RADIUS = 0.3
 _LEAST_DIAMETER_PX = 4.0
+# So many tell the length of all, spread over the image.
+_ENOUGH_VOTES = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,23 +37,26 @@ class _Ballot:
 
 
 def label_votes(
-    foreground: NDArray[np.bool_], dy: NDArray[np.float32], dx: NDArray[np.float32], *, least_votes: float
+    voters: NDArray[np.int64],
+    dy: NDArray[np.float32],
+    dx: NDArray[np.float32],
+    *,
+    shape: tuple[int, int],
+    least_votes: float,
 ) -> Labels:
     """Give each foreground pixel to a nucleus: ``(H, W)`` int32, each nucleus in one piece by its pixels' sides.
 
-    ``dy`` and ``dx`` ``(N,)`` are how far the centre lies from each foreground pixel, in pixels, in raster order.
+    ``voters (N,)`` are the foreground's pixels, as positions in the flattened image, in raster order; none may lie at
+    its border. ``dy`` and ``dx`` say how far each one's centre lies below it and to its right, in pixels.
     A heap of votes is a centre if it holds at least ``least_votes`` of what a disc of its own size would cast. Pixels
-    that no centre is left for, or that lie apart from the rest of their nucleus, go to the nucleus that they touch
-    most, or become one of their own.
+    that lie apart from the rest of their nucleus go to one that they touch, or become one of their own.
     """
-    labels = np.zeros(foreground.shape, np.int32)
-    voters = np.flatnonzero(foreground)
+    labels = np.zeros(shape, np.int32)
     if voters.size:
-        ballot = _cast(voters, dy, dx, foreground.shape)
+        ballot = _cast(voters, dy, dx, shape)
         nearest, n_centres = _nearest_centre(ballot, least_votes)
-        flat = labels.reshape(-1)
-        flat[voters] = nearest.reshape(-1)[ballot.cell_of] if n_centres else 1
-        flat[voters] = _in_one_piece(labels, voters, max(n_centres, 1))
+        labels.reshape(-1)[voters] = nearest.reshape(-1)[ballot.cell_of] if n_centres else 1
+        _in_one_piece(labels, voters, max(n_centres, 1))
     return labels
 
 
@@ -59,11 +64,14 @@ def _cast(
     voters: NDArray[np.int64], dy: NDArray[np.float32], dx: NDArray[np.float32], shape: tuple[int, ...]
 ) -> _Ballot:
     reach = np.sqrt(dy * dy + dx * dx)
-    middle = float(np.partition(reach, reach.size // 2)[reach.size // 2])
+    some = reach[:: 1 + reach.size // _ENOUGH_VOTES]
+    middle = float(np.partition(some, some.size // 2)[some.size // 2])
     diameter_px = max(_LEAST_DIAMETER_PX, middle * float(np.sqrt(8)))
     cell_px = max(1.0, diameter_px / CELLS_PER_DIAMETER)
     rows, columns = (int(np.ceil(length / cell_px)) for length in shape)
-    y, x = np.divmod(voters.astype(np.int32), np.int32(shape[1]))
+    # Dividing whole numbers takes longer than all the rest of this.
+    y = np.floor((voters + 0.5) * (1 / shape[1])).astype(np.float32)
+    x = (voters - y.astype(np.int64) * shape[1]).astype(np.float32)
     to_row, to_column = (
         np.clip((start + by + np.float32(0.5)) * np.float32(1 / cell_px), 0, count - 1).astype(np.int32)
         for start, by, count in ((y, dy, rows), (x, dx, columns))
@@ -101,44 +109,57 @@ def _nearest_centre(ballot: _Ballot, least_votes: float) -> tuple[Labels, int]:
     return number[zeros], count - 1
 
 
-def _in_one_piece(labels: Labels, voters: NDArray[np.int64], highest: int) -> Labels:
-    """Keep the largest piece of each nucleus; the others go to the nucleus they touch most, or become their own.
+def _in_one_piece(labels: Labels, voters: NDArray[np.int64], highest: int) -> None:
+    """Leave each nucleus its largest piece, and give what is left to the nuclei it touches, in place.
 
-    Gives the labels of the voters alone.
+    First pixel by pixel to their own nucleus, where they touch it, then to any; what touches none becomes a nucleus of
+    its own. So every nucleus stays in one piece.
     """
-    # A third of a second on its own: processes that only read or predict do without.
-    from skimage.measure import label
+    flat, width = labels.reshape(-1), labels.shape[1]
+    nucleus_of = flat[voters]
+    _, pieces = cv2.connectedComponents(_without_seams(labels), connectivity=4, ltype=cv2.CV_32S)
+    piece_of = pieces.reshape(-1)[voters]
+    is_loose = ~_largest_pieces(piece_of, nucleus_of, highest)[piece_of]
+    loose, own = voters[is_loose], nucleus_of[is_loose]
+    flat[loose] = 0
+    steps = (-width, -1, 1, width)
+    for only_own in (True, False):
+        while loose.size:
+            before = loose.size
+            for step in steps:
+                beside = flat[loose + step]
+                joins = beside == own if only_own else beside > 0
+                flat[loose[joins]] = beside[joins]
+                loose, own = loose[~joins], own[~joins]
+            if loose.size == before:
+                break
+    if loose.size:
+        alone = np.zeros(labels.shape, np.uint8)
+        alone.reshape(-1)[loose] = 1
+        _, islands = cv2.connectedComponents(alone, connectivity=4, ltype=cv2.CV_32S)
+        flat[loose] = highest + islands.reshape(-1)[loose]
 
-    pieces = label(labels, background=0, connectivity=1)
-    piece_of, nucleus_of = pieces.reshape(-1)[voters], labels.reshape(-1)[voters]
+
+def _without_seams(labels: Labels) -> NDArray[np.uint8]:
+    """Give the pixels of nuclei without those that have another nucleus to their right or below: ``(H, W)`` 0 or 1."""
+    kept = labels > 0
+    for first, second in ((labels[:, :-1], labels[:, 1:]), (labels[:-1], labels[1:])):
+        kept[: first.shape[0], : first.shape[1]] &= (first == second) | (second == 0)
+    return kept.view(np.uint8)
+
+
+def _largest_pieces(piece_of: NDArray[np.int32], nucleus_of: NDArray[np.int32], highest: int) -> NDArray[np.bool_]:
+    """Tell of each piece, by number, whether it is the largest of its nucleus; piece 0 is none."""
     area = np.bincount(piece_of)
+    area[0] = 0
     nucleus = np.zeros(area.size, np.int32)
-    nucleus[piece_of] = nucleus_of
+    starts = np.flatnonzero(np.diff(piece_of, prepend=0))
+    nucleus[piece_of[starts]] = nucleus_of[starts]
+    nucleus[0] = 0
     by_area = np.argsort(area, kind="stable")
-    main = np.zeros(highest + 1, np.int64)
-    main[nucleus[by_area]] = by_area  # of repeated indices the last one stays: the largest
-    is_other = np.ones(area.size, np.bool_)
-    is_other[main] = False
-    others = np.flatnonzero(is_other)  # the background, piece 0, is not among them
-    touched = _touched_most(pieces, voters[is_other[piece_of]], is_other)[others]
-    new = nucleus.copy()
-    new[others] = np.where(touched > 0, nucleus[touched], highest + np.arange(1, others.size + 1))
-    return new[piece_of]
-
-
-def _touched_most(
-    pieces: NDArray[np.int64], pixels: NDArray[np.int64], is_other: NDArray[np.bool_]
-) -> NDArray[np.int64]:
-    """Give for each piece the main piece that it shares the longest border with, 0 for none; ``pixels`` are theirs."""
-    height, width = pieces.shape
-    flat = pieces.reshape(-1)
-    y, x = np.divmod(pixels, width)
-    inner = ((y > 0, -width), (y < height - 1, width), (x > 0, -1), (x < width - 1, 1))
-    one = np.concatenate([flat[pixels[there]] for there, _ in inner])
-    two = np.concatenate([flat[pixels[there] + step] for there, step in inner])
-    meets = (two > 0) & ~is_other[two]
-    borders, lengths = np.unique(one[meets] * is_other.size + two[meets], return_counts=True)
-    shortest_first = np.argsort(lengths, kind="stable")
-    most = np.zeros(is_other.size, np.int64)
-    most[borders[shortest_first] // is_other.size] = borders[shortest_first] % is_other.size
-    return most
+    largest = np.zeros(highest + 1, np.int64)
+    largest[nucleus[by_area]] = by_area  # of repeated indices the last one stays
+    is_largest = np.zeros(area.size, np.bool_)
+    is_largest[largest] = True
+    is_largest[0] = False
+    return is_largest
