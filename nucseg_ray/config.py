@@ -9,6 +9,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 
 from nucseg_ray.config_lengths import AUTO, AnyDiameterText, DiameterText, SizeText
 
+NO_ILLUMINATION, ESTIMATE = "none", "estimate"
+
 # The text beside the type is what stands for the value in ``--help``.
 Place = Annotated[str, "PATH"]
 _MODEL = "folder or URI of a model bundle; pretrained: the one that comes with the package"
@@ -137,6 +139,12 @@ class PredictSettings(Settings):
         "max",
         description="how the planes of a z-stack become an image: their maximum, their mean, the sharpest plane, or "
         "the plane of this number, as the file names have it, else from 1",
+    )
+    illumination: Annotated[str, "none|estimate|PATH"] = Field(
+        NO_ILLUMINATION,
+        description="correct uneven light, before segmenting and measuring; estimate: found on some sites of each "
+        "plate; PATH: an illumination function (TIFF, .npy), or a folder such as OUT/illumination; none: intensities "
+        "stay as the camera gave them",
     )
     masks: Literal["png", "parquet", "both", "none"] = Field("png", description="how label masks are written")
     nucleus_diameter_px: AnyDiameterText = Field(

@@ -178,7 +178,7 @@ def test_own_checks_speak_in_their_own_words() -> None:
         parse(SynthesizeSettings, ["--output", "o", "--nuclei", "9", "3"], prog="synthesize.py")
     with pytest.raises(UsageError, match="^--empty-wells: expected 0 to 24, the number of wells, found '25'$"):
         parse(SynthesizeSettings, ["--output", "o", "--empty-wells", "25", "--wells", "24"], prog="synthesize.py")
-    with pytest.raises(UsageError, match="--wells: .*24, 96 or 384, found 5"):
+    with pytest.raises(UsageError, match="--wells: .*24, 96, 384 or 1536, found 5"):
         parse(SynthesizeSettings, ["--output", "o", "--wells", "5"], prog="synthesize.py")
     with pytest.raises(UsageError, match="--wells: .*'many'"):
         parse(SynthesizeSettings, ["--output", "o", "--wells", "many"], prog="synthesize.py")

@@ -76,7 +76,7 @@ def plate_diameters(
     unknown = [plate for plate in plates if plate not in known]
     if unknown:
         began = time.monotonic()
-        sites = _looked_at(manifest, unknown)
+        sites = looked_at(manifest, unknown, most=2 * SITES_TOGETHER)
         found = {survey.plate: survey for survey in _surveyed(sites, reading=reading, files=files, pool=pool)}
         known |= {plate: found[plate].diameter_px for plate in unknown}
         record_diameters(out, known)
@@ -84,7 +84,7 @@ def plate_diameters(
     return {plate: known[plate] for plate in plates}
 
 
-def _looked_at(manifest: pa.Table, plates: Sequence[str]) -> dict[str, pa.Table]:
+def looked_at(manifest: pa.Table, plates: Sequence[str], *, most: int) -> dict[str, pa.Table]:
     """Give the rows of each plate that are looked at, in order, in one pass over a manifest of any length."""
     encoded = manifest.column("plate").combine_chunks().dictionary_encode()
     number_of = {plate: number for number, plate in enumerate(encoded.dictionary.to_pylist())}
@@ -94,11 +94,11 @@ def _looked_at(manifest: pa.Table, plates: Sequence[str]) -> dict[str, pa.Table]
     tables = {}
     for plate in plates:
         own = rows[starts[number_of[plate]] : starts[number_of[plate] + 1]]
-        tables[plate] = manifest.take(own[scattered(own.size)])
+        tables[plate] = manifest.take(own[scattered(own.size, most=most)])
     return tables
 
 
-def scattered(rows: int) -> list[int]:
+def scattered(rows: int, *, most: int = 2 * SITES_TOGETHER) -> list[int]:
     """Give some rows of so many, from all over, in the order in which they are to be looked at.
 
     Examples
@@ -108,7 +108,7 @@ def scattered(rows: int) -> list[int]:
     """
     chosen: dict[int, None] = {}
     number = 0
-    while len(chosen) < min(rows, 2 * SITES_TOGETHER):
+    while len(chosen) < min(rows, most):
         number += 1
         chosen[int(number * STRIDE % 1 * rows)] = None
     return list(chosen)

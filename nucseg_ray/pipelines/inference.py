@@ -7,6 +7,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -14,7 +15,7 @@ import pyarrow.compute as pc
 import ray.data
 from tqdm import tqdm
 
-from nucseg_ray.config import PredictSettings
+from nucseg_ray.config import ESTIMATE, NO_ILLUMINATION, PredictSettings
 from nucseg_ray.config_lengths import AUTO, as_diameter, as_diameter_um, as_size
 from nucseg_ray.errors import NucsegError, OutputError
 from nucseg_ray.imaging.labelling import Labelling
@@ -22,6 +23,7 @@ from nucseg_ray.model.bundle import Bundle
 from nucseg_ray.model.predictor import choose_form
 from nucseg_ray.pipelines.account import Account
 from nucseg_ray.pipelines.diameters import plate_diameters
+from nucseg_ray.pipelines.illumination import find_lights, record_lights
 from nucseg_ray.pipelines.mixed_images import MixedImages
 from nucseg_ray.pipelines.models import ModelFiles, fetch_bundle
 from nucseg_ray.pipelines.network import ActorPool, with_maps
@@ -29,12 +31,13 @@ from nucseg_ray.pipelines.preflight import run_preflight
 from nucseg_ray.pipelines.progress import duration
 from nucseg_ray.pipelines.resources import check_room
 from nucseg_ray.pipelines.run_plan import as_choice, plan_run, reading_of
-from nucseg_ray.pipelines.run_record import check_output, claim_output, clear_output, record_manifest
+from nucseg_ray.pipelines.run_record import ILLUMINATION, check_output, claim_output, clear_output, record_manifest
 from nucseg_ray.pipelines.session import finite_retries
 from nucseg_ray.pipelines.site_image import Reading
 from nucseg_ray.pipelines.sites import Sink, finish_batch, read_batch
 from nucseg_ray.plates.manifest import add_missing
 from nucseg_ray.plates.planning import Plan
+from nucseg_ray.storage.illuminations import Illuminations
 from nucseg_ray.storage.lease import Lease
 from nucseg_ray.storage.ledger import (
     begin_run,
@@ -94,6 +97,10 @@ def run_predict(settings: PredictSettings) -> Account:
             run_preflight(
                 settings, reading=reading, out=out, labelling=labelling, files=files, actors=actors, pending=ahead
             )
+        recorded = Illuminations(out / ILLUMINATION)
+        new_lights = find_lights(
+            settings.illumination, ahead, planned.whole, reading=reading, known=None if settings.overwrite else recorded
+        )
         # Only now is the output changed: what the preflight refuses must neither delete the results of an earlier run
         # nor claim the output for a model that does not work.
         if settings.overwrite:
@@ -105,14 +112,22 @@ def run_predict(settings: PredictSettings) -> Account:
         wanted = manifest if as_choice(settings).is_everything else planned.manifest
         run_id = new_run_id()
         begin_run(out, run_id, accepted)
+        record_lights(new_lights, planned.channel, into=recorded)
         pending, n_done = _pending(wanted, done)
         if pending.num_rows == 0:
             logger.info("nothing to do: all %d sites were done before", wanted.num_rows)
         else:
+            lights = None if settings.illumination == NO_ILLUMINATION else replace(recorded, generation=run_id)
             # A plate is judged by all its sites, whichever are asked for: else a trial with a few would decide for all.
             judged = add_missing(manifest, planned.whole)
             predicted = _predicted(
-                pending, judged, out=out, reading=reading, files=files, actors=actors, settings=settings
+                pending,
+                judged,
+                out=out,
+                reading=replace(reading, lights=lights),
+                files=files,
+                actors=actors,
+                settings=settings,
             )
             _finish(predicted, labelling=labelling, sink=Sink(out, run_id, settings.masks), sites=pending.num_rows)
         lease.check()
@@ -137,6 +152,7 @@ def _tell_failures(out: Location, account: Account) -> None:
 
 def _decisive(settings: PredictSettings, planned: Plan, bundle: Bundle, form: str) -> dict[str, str | int | float]:
     """Give everything that a mask depends on."""
+    light = settings.illumination
     return {
         "input": Location(settings.input).uri,
         "scheme": planned.scheme,
@@ -151,6 +167,7 @@ def _decisive(settings: PredictSettings, planned: Plan, bundle: Bundle, form: st
         "pixel_size_um": as_size(settings.pixel_size_um) or AUTO,
         "min_area_px": "the model's" if settings.min_area_px is None else settings.min_area_px,
         "drop_border": settings.drop_border,
+        "illumination": light if light in (NO_ILLUMINATION, ESTIMATE) else Location(light).uri,
         "tta": settings.tta,
     }
 

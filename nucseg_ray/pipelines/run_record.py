@@ -20,9 +20,10 @@ from nucseg_ray.storage.locations import Location
 
 FORMAT = 1
 RUN_JSON, MANIFEST_PARQUET, DIAMETERS_JSON = "run.json", "manifest.parquet", "diameters.json"
+ILLUMINATION = "illumination"
 # In this order an output is cleared: a site stops counting before it loses anything, and as long as anything is left
 # run.json still says what made it.
-TREE = ("sites", "nuclei", "masks", "runs")
+TREE = ("sites", "nuclei", "masks", ILLUMINATION, "runs")
 FILES = (DIAMETERS_JSON, MANIFEST_PARQUET, "latest_run.json", RUN_JSON)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from nucseg_ray.errors import ChoiceError, DecodeError, InputError
 from nucseg_ray.imaging.codecs import Pixels, Planes, decode_planes
 from nucseg_ray.imaging.projection import Projection, project
+from nucseg_ray.storage.illuminations import Illuminations
 from nucseg_ray.storage.locations import Location
 
 
@@ -17,7 +19,8 @@ class Reading:
 
     ``channel`` (a name, or a number from 1) and ``plane`` (from 1) are looked for inside the files; None: the file must
     hold one channel, and all its planes are projected. ``pixel_size_um`` stands for what the files say of themselves;
-    where ``needs_pixel_size``, a site is refused of which neither says it.
+    where ``needs_pixel_size``, a site is refused of which neither says it. With ``lights``, what is projected is
+    corrected for the light of its plate.
     """
 
     root: Location
@@ -26,6 +29,7 @@ class Reading:
     channel: str | None = None
     pixel_size_um: float | None = None
     needs_pixel_size: bool = False
+    lights: Illuminations | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,20 +40,21 @@ class SiteImage:
     pixel_size_um: float | None
 
 
-def read_site(files: Sequence[bytes | InputError], names: Sequence[str], reading: Reading) -> SiteImage:
-    """Make one image of the files of a site, those of the lowest plane first.
+def read_site(row: Mapping[str, Any], files: Sequence[bytes | InputError], reading: Reading) -> SiteImage:
+    """Make one image of the files of a site, a row of the manifest: those of its planes, the lowest first.
 
-    Planes are decoded and projected one after another, whichever file they are from.
+    Planes are decoded and projected one after another, whichever file they are from; the light is evened out last.
 
     Raises
     ------
     InputError
         A file could not be fetched.
     DecodeError
-        A file is no image, or planes differ in size or type.
+        A file is no image, or planes differ in size or type, from one another or from the illumination function.
     ChoiceError
         A file does not hold what was asked for, or leaves a choice open.
     """
+    names: Sequence[str] = row["planes"]
     sizes: list[float | None] = []
     pixels = project(_planes(files, names, reading, sizes), reading.projection)
     size = reading.pixel_size_um or sizes[0]
@@ -58,7 +63,17 @@ def read_site(files: Sequence[bytes | InputError], names: Sequence[str], reading
             f"{names[0]}: says nothing of the size of its pixels, which a diameter of nuclei in micrometres needs; "
             "give it by --pixel-size-um, or the diameter in pixels"
         )
+    if reading.lights is not None:
+        pixels = _evenly_lit(pixels, row, reading.lights)
     return SiteImage(pixels, size)
+
+
+def _evenly_lit(pixels: Pixels, row: Mapping[str, Any], lights: Illuminations) -> Pixels:
+    light = lights.of(row["plate"], row["channel"])
+    try:
+        return light.correct(pixels)
+    except DecodeError as error:
+        raise DecodeError(f"{row['planes'][0]}: {error}") from error
 
 
 def _planes(

@@ -115,7 +115,7 @@ def _read_site(row: Mapping[str, Any], files: Sequence[bytes | InputError], read
     began = time.monotonic()
     image, pixel_size, stage, problem = None, None, None, None
     try:
-        found = read_site(files, row["planes"], reading)
+        found = read_site(row, files, reading)
         image, pixel_size = found.pixels, found.pixel_size_um
     except DecodeError as error:
         stage, problem = "decode", str(error)

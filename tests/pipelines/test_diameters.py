@@ -21,7 +21,7 @@ from nucseg_ray.imaging.codecs import decode_image, decode_label_png, encode_ima
 from nucseg_ray.model.bundle import REFERENCE, read_bundle
 from nucseg_ray.model.predictor import choose_form
 from nucseg_ray.model.segmenter import Segmenter
-from nucseg_ray.pipelines.diameters import Survey, Surveyor, _looked_at, plate_diameters, scattered
+from nucseg_ray.pipelines.diameters import Survey, Surveyor, looked_at, plate_diameters, scattered
 from nucseg_ray.pipelines.inference import run_predict
 from nucseg_ray.pipelines.models import ship
 from nucseg_ray.pipelines.network import ActorPool
@@ -111,7 +111,7 @@ def test_the_sites_of_a_plate_are_its_own() -> None:
     manifest = pa.concat_tables(
         [pa.table({"plate": plates[:45], "site": range(45)}), pa.table({"plate": plates[45:], "site": range(45, 51)})]
     )
-    found = _looked_at(manifest, ["C", "B"])
+    found = looked_at(manifest, ["C", "B"], most=12)
     assert {plate: set(table.column("plate").to_pylist()) for plate, table in found.items()} == {"C": {"C"}, "B": {"B"}}
     sites = [*range(7), 47, 48, 49]
     assert found["B"].column("site").to_pylist() == [sites[row] for row in scattered(10)]
