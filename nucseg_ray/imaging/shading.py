@@ -71,7 +71,7 @@ class Shading:
     ``verdict``: "uneven", it is to be corrected; "even", what the background shows does not hold for sites that were
     left out; "unconfirmed", the nuclei do not follow it; "unknown", too few sites tell anything. ``error`` is the
     standard error of the light, a share of it; ``share`` how far the nuclei differ for each part that the background
-    does (NaN: they cannot tell); ``offset`` in grey levels.
+    does (None: they cannot tell); ``offset`` in grey levels.
     """
 
     shape: tuple[int, int]
@@ -81,17 +81,17 @@ class Shading:
     offset: float = 0.0
     error: float = 0.0
     nuclei: int = 0
-    share: float = float("nan")
+    share: float | None = None
 
     def illumination(self) -> Illumination:
         """Draw the function; 1 everywhere where nothing is to be corrected."""
         if self.verdict != "uneven":
             return Illumination(np.ones(self.shape, np.float32))
         light = np.exp(log_light(np.asarray(self.coefficients), self.shape))
-        # With an offset the background differs by less than the light does.
-        light = light / light.mean()
-        stretched = np.maximum(1 + (light - 1) * (self.share if self.offset else 1.0), LEAST_LIGHT)
-        return Illumination((stretched / stretched.mean()).astype(np.float32), self.offset)
+        if self.offset and self.share:  # the background differs by less than the light does
+            light = 1 + (light / light.mean() - 1) * self.share
+        light = np.maximum(light / light.mean(), LEAST_LIGHT)
+        return Illumination((light / light.mean()).astype(np.float32), self.offset)
 
 
 def site_light(image: Pixels) -> SiteLight | None:
@@ -135,7 +135,7 @@ def find_shading(sites: Sequence[SiteLight], *, shape: tuple[int, int]) -> Shadi
         sites=len(sites),
         error=error,
         nuclei=n_nuclei,
-        share=share if can_tell else float("nan"),
+        share=share if can_tell else None,
     )
 
 

@@ -7,7 +7,6 @@ camera's field. All of it is known before the output is changed: what is refused
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -223,7 +222,7 @@ def _note(light: Shading) -> dict[str, Any]:
         "verdict": light.verdict,
         "standard_error": round(light.error, 4),
         "nuclei": light.nuclei,
-        "share": None if math.isnan(light.share) else round(light.share, 3),
+        "share": None if light.share is None else round(light.share, 3),
     }
 
 
