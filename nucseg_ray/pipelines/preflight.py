@@ -13,12 +13,10 @@ import ray
 
 from nucseg_ray.config import PredictSettings
 from nucseg_ray.errors import InputError, NucsegError, OutputError
-from nucseg_ray.imaging.labelling import Labelling
 from nucseg_ray.model.bundle import REFERENCE
-from nucseg_ray.pipelines.models import ModelFiles
+from nucseg_ray.pipelines.batch import Batch
 from nucseg_ray.pipelines.network import ActorPool
 from nucseg_ray.pipelines.progress import duration
-from nucseg_ray.pipelines.site_image import Reading
 from nucseg_ray.pipelines.trial import Order, Trial, answer_to, try_site
 from nucseg_ray.storage.atomic import remove, write_bytes
 from nucseg_ray.storage.fetch import fetch_bytes
@@ -37,17 +35,8 @@ SECONDS_WITHOUT_A_WORD = 60.0
 logger = logging.getLogger(__name__)
 
 
-def run_preflight(
-    settings: PredictSettings,
-    *,
-    reading: Reading,
-    out: Location,
-    labelling: Labelling,
-    files: ModelFiles,
-    actors: ActorPool,
-    pending: pa.Table,
-) -> None:
-    """Try what a run over the ``pending`` rows of a manifest needs; ``files`` is the model as its actors get it.
+def run_preflight(batch: Batch, pending: pa.Table) -> None:
+    """Try what a run over the ``pending`` rows of a manifest needs.
 
     The caller holds the output's lease. Sites that cannot be read are rows of the run and no reason to refuse.
 
@@ -59,13 +48,14 @@ def run_preflight(
         The output cannot be written, by this process or by a worker, or the results cannot fit on its disk.
     """
     began = time.monotonic()
+    settings, out = batch.settings, batch.out
     order = Order(
         rows=pending.take(spread(pending.num_rows)),
-        reading=reading,
+        reading=batch.reading,
         probe=out / PROBE,
-        model=files,
-        actors=actors,
-        labelling=labelling,
+        model=batch.files,
+        actors=batch.actors,
+        labelling=batch.labelling,
     )
     question = uuid.uuid4().bytes
     write_bytes(order.probe, question)
@@ -93,7 +83,7 @@ def run_preflight(
         trial.site,
         trial.n_nuclei,
         pending.num_rows,
-        duration(run_seconds(trial, actors=actors, sites=pending.num_rows, cpus=_cpus())),
+        duration(run_seconds(trial, actors=batch.actors, sites=pending.num_rows, cpus=_cpus())),
         _cpus(),
         "" if free is None else f" and {needed / 1e6:,.0f} MB, {free / 1e6:,.0f} MB are free",
     )

@@ -1,16 +1,21 @@
-"""What workers tell while they work: a board that they write to and the driver reads out."""
+"""How far a run is: a board that workers write to and the driver reads out, and the counts of committed parts."""
 
 from __future__ import annotations
 
 import logging
+import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import ray
+from tqdm import tqdm
 
 POLL_S = 0.5
+SECONDS_BETWEEN_LINES = 10.0
 # Takes a row of the history.
 OnEpoch = Callable[[Mapping[str, float]], None]
 logger = logging.getLogger(__name__)
@@ -57,6 +62,31 @@ def relayed_board(on_epoch: OnEpoch) -> Iterator[Any]:
         done.set()
         thread.join()
         _read_out(board, on_epoch)
+
+
+def shown(parts: Iterable[dict[str, Any]], *, total: int) -> Iterator[dict[str, Any]]:
+    """Pass the counts of committed parts on, and show how far the run is: a bar on a terminal, lines in a log."""
+    began = spoken = time.monotonic()
+    seen: Counter[str] = Counter()
+    with tqdm(total=total, unit="site", disable=not sys.stderr.isatty()) as bar:
+        for part in parts:
+            yield part
+            for name in ("segmented", "empty", "failed", "n_nuclei"):
+                seen[name] += int(part[name] or 0)
+            done = seen["segmented"] + seen["empty"] + seen["failed"]
+            bar.update(done - bar.n)
+            now = time.monotonic()
+            if bar.disable and (now - spoken >= SECONDS_BETWEEN_LINES or done == total):
+                spoken = now
+                left = (now - began) / done * (total - done)
+                logger.info(
+                    "%d of %d sites, %d nuclei, %d failed; %s to go",
+                    done,
+                    total,
+                    seen["n_nuclei"],
+                    seen["failed"],
+                    duration(left),
+                )
 
 
 def duration(seconds: float) -> str:

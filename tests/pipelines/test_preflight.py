@@ -21,6 +21,7 @@ from nucseg_ray.imaging.labelling import Labelling
 from nucseg_ray.model.bundle import read_bundle, write_bundle
 from nucseg_ray.model.predictor import choose_form
 from nucseg_ray.pipelines import preflight
+from nucseg_ray.pipelines.batch import decide
 from nucseg_ray.pipelines.inference import run_predict
 from nucseg_ray.pipelines.models import ship
 from nucseg_ray.pipelines.network import ActorPool
@@ -315,17 +316,9 @@ def test_a_process_that_dies_is_told(plate: Path, tiny_model: Path, tmp_path: Pa
             os._exit(1)
 
     out = tmp_path / "out"
-    order = _order(plate / "P1", tiny_model, out / PROBE)
+    batch = decide(_settings(plate / "P1", tiny_model, out))
     with pytest.raises(NucsegError, match="the process that tried one site ended .*--no-preflight"):
-        run_preflight(
-            _settings(plate / "P1", tiny_model, out),
-            reading=order.reading,
-            out=Location(str(out)),
-            labelling=order.labelling,
-            files=Deadly(),
-            actors=order.actors,
-            pending=order.rows,
-        )
+        run_preflight(replace(batch, files=Deadly()), batch.planned.manifest)
     assert list(out.iterdir()) == []
 
 
