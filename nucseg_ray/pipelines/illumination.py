@@ -8,35 +8,29 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import ray
 
 from nucseg_ray.config import ESTIMATE, NO_ILLUMINATION
-from nucseg_ray.errors import InputError, NucsegError, OutputMismatchError, UsageError
+from nucseg_ray.errors import InputError, OutputMismatchError, UsageError
 from nucseg_ray.imaging.illumination import Illumination
-from nucseg_ray.imaging.shading import LEAST_SITES, Shading, SiteLight, find_shading, site_light
+from nucseg_ray.imaging.shading import LEAST_SITES, Shading, find_shading
 from nucseg_ray.pipelines.diameters import looked_at
+from nucseg_ray.pipelines.light_survey import Seen, seen_of
 from nucseg_ray.pipelines.progress import duration
-from nucseg_ray.pipelines.rows import unpack
-from nucseg_ray.pipelines.session import MOST_RETRIES
 from nucseg_ray.pipelines.site_image import Reading
-from nucseg_ray.pipelines.sites import read_batch
 from nucseg_ray.storage.illuminations import Illuminations, read_illumination
 from nucseg_ray.storage.locations import Location
 
-# Of no plate more sites than this are looked at; one task looks at so many.
-MOST_SITES, SITES_TOGETHER = 96, 8
+# Of no plate more sites than this are looked at.
+MOST_SITES = 96
 # Of a plate whose function is given, so many sites are tried, to see whether it has their size.
 SITES_TRIED = 4
 PLATES_TOLD = 3
-SECONDS_BETWEEN_LINES = 10.0
-# What one site told: its shape and light; its shape alone where it is dark; or why it cannot be read.
-Look = SiteLight | tuple[int, ...] | str
 Lights = Mapping[str, Shading | Illumination]
 logger = logging.getLogger(__name__)
 
@@ -72,7 +66,7 @@ def find_lights(
     began = time.monotonic()
     tables = looked_at(manifest, unknown, most=MOST_SITES)
     _check_enough(tables)
-    found = {plate: _shading(plate, looks) for plate, looks in _looks(tables, reading)}
+    found = {plate: _shading(plate, seen) for plate, seen in seen_of(tables, reading)}
     _tell(found, seconds=time.monotonic() - began)
     return found
 
@@ -91,32 +85,38 @@ def _given(
 ) -> Lights:
     """Read the functions that a file or a folder holds, and try them on some sites of each plate."""
     channel = manifest.column("channel")[0].as_py()
-    is_folder = place.fs.isdir(place.path)
-    one = None if is_folder else read_illumination(place)
+    one = None if place.fs.isdir(place.path) else read_illumination(place)
     lights: dict[str, Illumination] = {}
     for plate in plates:
         light = one or read_illumination(Illuminations(place).file(plate, channel))
-        if known is None or not known.holds(plate, channel):
+        if known is not None and known.holds(plate, channel):
+            _check_same(light, plate, given=place, used=known.file(plate, channel))
+        else:
             lights[plate] = light
-            continue
-        used = read_illumination(known.file(plate, channel))
-        if (used.offset, used.function.shape) != (light.offset, light.function.shape) or not np.allclose(
-            used.function, light.function, rtol=1e-5
-        ):
-            raise OutputMismatchError(
-                f"{place}: is not the illumination function that sites of plate {plate} were corrected with before "
-                f"({known.file(plate, channel)}); give that one, name another --output, or start afresh with "
-                "--overwrite"
-            )
-    for plate, looks in _looks(looked_at(manifest, list(lights), most=SITES_TRIED), reading):
-        for shape in {shape[:2] for shape in map(_shape, looks) if shape is not None}:
-            if shape != lights[plate].function.shape:
-                raise InputError(
-                    f"{place}: expected an illumination function of {shape[0]} x {shape[1]} px like the images of "
-                    f"plate {plate}, found {' x '.join(map(str, lights[plate].function.shape))}; give one for this "
-                    "camera and binning"
-                )
+    for plate, seen in seen_of(looked_at(manifest, list(lights), most=SITES_TRIED), reading):
+        _check_size(lights[plate], plate, seen, given=place)
     return lights
+
+
+def _check_same(light: Illumination, plate: str, *, given: Location, used: Location) -> None:
+    """Refuse another function than the one that some sites of the plate were corrected with."""
+    before = read_illumination(used)
+    is_alike = (before.offset, before.function.shape) == (light.offset, light.function.shape)
+    if not (is_alike and np.allclose(before.function, light.function, rtol=1e-5)):
+        raise OutputMismatchError(
+            f"--illumination {given}: is not the function that sites of plate {plate} were corrected with before "
+            f"({used}); give that one, name another --output, or start afresh with --overwrite"
+        )
+
+
+def _check_size(light: Illumination, plate: str, seen: Sequence[Seen], *, given: Location) -> None:
+    expected = light.function.shape
+    for shape in {site.shape[:2] for site in seen if site.shape is not None}:
+        if shape != expected:
+            raise InputError(
+                f"--illumination {given}: expected a function of {shape[0]} x {shape[1]} px like the images of plate "
+                f"{plate}, found {expected[0]} x {expected[1]}; give one for this camera and binning"
+            )
 
 
 def _check_enough(tables: Mapping[str, pa.Table]) -> None:
@@ -130,17 +130,16 @@ def _check_enough(tables: Mapping[str, pa.Table]) -> None:
         )
 
 
-def _shading(plate: str, looks: Sequence[Look]) -> Shading:
+def _shading(plate: str, seen: Sequence[Seen]) -> Shading:
     """Judge one plate by its sites, in the order of the survey.
 
     Images of several sizes are refused: of a part of the camera's field one does not know which part it is.
     """
-    shapes = [shape for shape in map(_shape, looks) if shape is not None]
+    shapes = [site.shape for site in seen if site.shape is not None]
     if not shapes:
-        problem = next(look for look in looks if isinstance(look, str))
         raise InputError(
-            f"--illumination estimate: plate {plate}: expected images, but none of {len(looks)} sites could be read, "
-            f"such as: {problem}"
+            f"--illumination estimate: plate {plate}: expected images, but none of {len(seen)} sites could be read, "
+            f"such as: {seen[0].problem}"
         )
     if any(len(shape) != 2 for shape in shapes):
         raise InputError(
@@ -154,66 +153,7 @@ def _shading(plate: str, looks: Sequence[Look]) -> Shading:
             "plates of their own, or with --illumination none"
         )
     height, width = shapes[0]
-    return find_shading([look for look in looks if isinstance(look, SiteLight)], shape=(height, width))
-
-
-def _shape(look: Look) -> tuple[int, ...] | None:
-    if isinstance(look, str):
-        return None
-    return look.shape if isinstance(look, SiteLight) else look
-
-
-def look_at(rows: pa.Table, reading: Reading) -> list[Look]:
-    """Read some rows of the manifest, and look at the light in each."""
-    table = read_batch(rows, reading=reading)
-    looks: list[Look] = []
-    for row in range(table.num_rows):
-        image = unpack("image", table, row)
-        if image is None:
-            looks.append(str(table.column("error")[row].as_py()))
-        else:
-            looks.append((site_light(image) if image.ndim == 2 else None) or image.shape)
-    return looks
-
-
-def _looks(tables: Mapping[str, pa.Table], reading: Reading) -> Iterator[tuple[str, list[Look]]]:
-    """Look at the sites of plates in parallel tasks; yields plate by plate, sites in their order."""
-    jobs = [
-        (plate, table.slice(start, SITES_TOGETHER))
-        for plate, table in tables.items()
-        for start in range(0, table.num_rows, SITES_TOGETHER)
-    ]
-    spoken, done = time.monotonic(), 0
-    waiting: dict[str, list[Look]] = {}
-    for (plate, _), looks in zip(jobs, _in_order(look_at, [(rows, reading) for _, rows in jobs]), strict=True):
-        waiting.setdefault(plate, []).extend(looks)
-        if len(waiting[plate]) == tables[plate].num_rows:
-            yield plate, waiting.pop(plate)
-            done += 1
-        if time.monotonic() - spoken >= SECONDS_BETWEEN_LINES:
-            spoken = time.monotonic()
-            logger.info("uneven light: %d of %d plates looked at", done, len(tables))
-
-
-def _in_order(function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
-    """Call a function in tasks, some ahead of what is needed next; yields what they give, in order."""
-    task = ray.remote(num_cpus=1, max_retries=MOST_RETRIES)(function)
-    ahead = max(2, 2 * int(ray.cluster_resources().get("CPU", 1)))
-    under_way: list[Any] = []
-    try:
-        for number in range(len(arguments) + ahead):
-            if number < len(arguments):
-                under_way.append(task.remote(*arguments[number]))
-            if number >= ahead and under_way:
-                yield ray.get(under_way.pop(0))
-    except ray.exceptions.RayError as error:
-        raise NucsegError(
-            f"the process that looks at the light of plates ended ({type(error).__name__}: {error}); look into Ray's "
-            "logs, or begin with --illumination none"
-        ) from error
-    finally:
-        for reference in under_way:
-            ray.cancel(reference)
+    return find_shading([site.light for site in seen if site.light is not None], shape=(height, width))
 
 
 def _note(light: Shading) -> dict[str, Any]:

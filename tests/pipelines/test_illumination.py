@@ -23,8 +23,9 @@ from nucseg_ray.imaging.measure import measure
 from nucseg_ray.imaging.shading import Shading
 from nucseg_ray.imaging.synthetic import SiteLook, encode_tiff, render_site
 from nucseg_ray.pipelines.diameters import scattered
-from nucseg_ray.pipelines.illumination import find_lights, look_at, record_lights, told
+from nucseg_ray.pipelines.illumination import find_lights, record_lights, told
 from nucseg_ray.pipelines.inference import run_predict
+from nucseg_ray.pipelines.light_survey import Seen, look_at
 from nucseg_ray.pipelines.run_record import clear_output
 from nucseg_ray.pipelines.site_image import Reading
 from nucseg_ray.pipelines.sites import read_batch
@@ -86,9 +87,9 @@ def test_a_site_tells_its_light_its_shape_or_why_it_cannot_be_read(tmp_path: Pat
     (tmp_path / "c.png").write_bytes(encode_image_png(np.arange(216, dtype=np.uint8).reshape(9, 8, 3)))
     (tmp_path / "d.png").write_bytes(b"no")
     light, dark, colour, damaged = look_at(_manifest(tmp_path), Reading(Location(str(tmp_path))))
-    assert light.shape == (9, 8) and set(light.levels.tolist()) == {50.0}
-    assert (dark, colour) == ((9, 8), (9, 8, 3))
-    assert "d.png" in damaged
+    assert light.shape == (9, 8) and set(light.light.levels.tolist()) == {50.0}
+    assert (dark, colour) == (Seen((9, 8)), Seen((9, 8, 3)))
+    assert damaged.shape is None and "d.png" in damaged.problem
 
 
 def test_what_is_read_is_corrected_after_its_projection(tmp_path: Path) -> None:
@@ -154,7 +155,7 @@ def test_a_function_from_elsewhere_must_fit_and_stay_the_same(plates: Path, tmp_
     record_lights(found, "Channel1", into=known)
     assert _find(given, plates, known) == {}
     given.write_bytes(_npy(LIGHT[:, ::-1]))
-    with pytest.raises(OutputMismatchError, match="is not the illumination function that sites of plate even were"):
+    with pytest.raises(OutputMismatchError, match="is not the function that sites of plate even were"):
         _find(given, plates, known)
     # A folder as a run writes it; then one that lacks a plate.
     taken = _find(known.folder.uri, plates)
@@ -164,7 +165,7 @@ def test_a_function_from_elsewhere_must_fit_and_stay_the_same(plates: Path, tmp_
     with pytest.raises(MissingInputError, match=r"plate=even/Channel1.tif: expected a file"):
         _find(only.parent, plates)
     given.write_bytes(_npy(np.ones((SIDE, SIDE + 1))))
-    with pytest.raises(InputError, match="expected an illumination function of 128 x 128 px .* found 128 x 129"):
+    with pytest.raises(InputError, match="expected a function of 128 x 128 px .* found 128 x 129"):
         _find(given, plates)
     given.write_bytes(b"nothing")
     with pytest.raises(DecodeError, match="light.npy: expected an illumination function"):
