@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
-
-from nucseg_ray.config_lengths import AUTO, AnyDiameterText, DiameterText, SizeText
-
-NO_ILLUMINATION, ESTIMATE = "none", "estimate"
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
 # The text beside the type is what stands for the value in ``--help``.
 Place = Annotated[str, "PATH"]
@@ -35,6 +32,26 @@ def _as_number(value: Any) -> Any:
 
 
 NumberText = BeforeValidator(_as_number)
+
+
+def _check_diameter(value: str) -> str:
+    try:
+        is_one = value == AUTO or 0 < float(value) < math.inf
+    except ValueError:
+        is_one = False
+    if not is_one:
+        raise ValueError("expected auto, or a number of pixels above 0 such as 24")
+    return value if value == AUTO else f"{float(value):g}"
+
+
+AUTO = "auto"
+NO_ILLUMINATION, ESTIMATE = "none", "estimate"
+DiameterText = Annotated[str, AfterValidator(_check_diameter), "auto|NUMBER"]
+
+
+def as_diameter(text: str) -> float | None:
+    """Give the diameter, in pixels, that a setting of ``DiameterText`` names; None where it is to be found."""
+    return None if text == AUTO else float(text)
 
 
 class TrainSettings(Settings):
@@ -111,7 +128,8 @@ class PredictSettings(Settings):
 
     groups: ClassVar[dict[str, str]] = {
         "input": "input and output",
-        "dry_run": "which sites",
+        "dry_run": "plates, channels and sites",
+        "illumination": "images and nuclei",
         "max_failed": "failures and reruns",
         "preflight": "running on the machine or cluster",
     }
@@ -125,43 +143,24 @@ class PredictSettings(Settings):
     input: Place = Field(description="folder of images, or a plate as the microscope wrote it")
     output: Place = Field(description="folder for masks and tables; a rerun goes on where the last one stopped")
     model: Place = Field("pretrained", description=_MODEL)
-    channel: Annotated[str, "NAME|N"] | None = Field(
-        None,
-        description="channel to segment, as the file names have it; where they name none, of those inside each file, "
-        "by name or number from 1",
-    )
+    masks: Literal["png", "parquet", "both", "none"] = Field("png", description="how label masks are written")
+
+    dry_run: bool = Field(False, description="tell what was understood of the input, change nothing, and stop")
     scheme: Annotated[str, "NAME"] | None = Field(
         None,
         description="how files are named, where looking is not enough to tell: a scheme's name (docs/plates.md), or "
         "regex: and a pattern with the groups well (or row and column), site, channel, z, time, plate",
+    )
+    channel: Annotated[str, "NAME|N"] | None = Field(
+        None,
+        description="channel to segment, as the file names have it; where they name none, of those inside each file, "
+        "by name or number from 1",
     )
     z: Annotated[str, "max|mean|best-focus|N"] = Field(
         "max",
         description="how the planes of a z-stack become an image: their maximum, their mean, the sharpest plane, or "
         "the plane of this number, as the file names have it, else from 1",
     )
-    illumination: Annotated[str, "none|estimate|PATH"] = Field(
-        NO_ILLUMINATION,
-        description="correct uneven light, before segmenting and measuring; estimate: found on some sites of each "
-        "plate; PATH: an illumination function (TIFF, .npy), or a folder such as OUT/illumination; none: intensities "
-        "stay as the camera gave them",
-    )
-    masks: Literal["png", "parquet", "both", "none"] = Field("png", description="how label masks are written")
-    nucleus_diameter_px: AnyDiameterText = Field(
-        AUTO,
-        description="diameter of the nuclei, in pixels or, where the size of pixels is known, in micrometres (10um); "
-        "auto: found on some sites of each plate, or for each image",
-    )
-    pixel_size_um: SizeText = Field(
-        AUTO, description="side of a pixel, in micrometres; auto: as the files say of themselves, if they do"
-    )
-    min_area_px: int | None = Field(
-        None, description="leave out nuclei of less pixels, by default of as many as the model was tuned to", ge=0
-    )
-    drop_border: bool = Field(False, description="leave out nuclei that touch the border of the image")
-    tta: bool = Field(False, description=_TTA)
-
-    dry_run: bool = Field(False, description="tell what was understood of the files' names, change nothing, and stop")
     wells: Annotated[str, "WELLS"] | None = Field(
         None, description="only these wells, such as A01,B02-D04 (a range is a rectangle of the plate)"
     )
@@ -173,6 +172,28 @@ class PredictSettings(Settings):
         "seconds, or grow",
         ge=0,
     )
+
+    illumination: Annotated[str, "none|estimate|PATH"] = Field(
+        NO_ILLUMINATION,
+        description="correct uneven light, before segmenting and measuring; estimate: found on some sites of each "
+        "plate; PATH: an illumination function (TIFF, .npy), or a folder such as OUT/illumination; none: intensities "
+        "stay as the camera gave them",
+    )
+    pixel_size_um: float | None = Field(
+        None, description="side of a pixel, in micrometres, by default as the files say of themselves", gt=0
+    )
+    nucleus_diameter_px: DiameterText = Field(
+        AUTO,
+        description="diameter of the nuclei, in pixels; auto: found on some sites of each plate, or for each image",
+    )
+    nucleus_diameter_um: float | None = Field(
+        None, description="the same in micrometres, where the size of pixels is known", gt=0
+    )
+    min_area_px: int | None = Field(
+        None, description="leave out nuclei of less pixels, by default of as many as the model was tuned to", ge=0
+    )
+    drop_border: bool = Field(False, description="leave out nuclei that touch the border of the image")
+    tta: bool = Field(False, description=_TTA)
 
     max_failed: Annotated[str, "N|P%"] = Field("0", description="exit with 3 when more sites failed than N, or than P%")
     retry_failed: bool = Field(False, description="try the failed sites of earlier runs again")
@@ -198,9 +219,16 @@ class PredictSettings(Settings):
             raise ValueError("expected a number of sites such as 3, or a share such as 5%")
         return value
 
+    @field_validator("nucleus_diameter_um")
+    @classmethod
+    def _is_the_only_diameter(cls, value: float | None, others: ValidationInfo) -> float | None:
+        if value is not None and others.data.get("nucleus_diameter_px", AUTO) != AUTO:
+            raise ValueError("expected one diameter, but --nucleus-diameter-px names one, too")
+        return value
+
     @field_validator("z")
     @classmethod
-    def _is_max_or_plane(cls, value: str) -> str:
+    def _is_projection_or_plane(cls, value: str) -> str:
         if value not in ("max", "mean", "best-focus") and not value.isdecimal():
             raise ValueError("expected max, mean, best-focus, or the number of a plane such as 2")
         return value

@@ -37,7 +37,7 @@ EVERY_FLAG = [(each, name) for each in NEEDED for name in each.model_fields]
 def other_value(settings_class: type[Settings], name: str) -> Any:
     """Give a value that fits a setting and is not its default."""
     field = settings_class.model_fields[name]
-    special = {"crop_px": 320, "tile_px": 320, "max_failed": "7%", "z": "3", "pixel_size_um": "0.5"}
+    special = {"crop_px": 320, "tile_px": 320, "max_failed": "7%", "z": "3"}
     special |= {"nucleus_diameter_px": 20.5 if settings_class is TrainSettings else "20.5"}
     special |= {"shape_px": (33, 44), "nuclei": (1, 2), "radius_px": (1.5, 2.5)}
     if name in special:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from nucseg_ray.config import ESTIMATE, NO_ILLUMINATION, PredictSettings
-from nucseg_ray.config_lengths import AUTO, as_diameter, as_diameter_um, as_size
+from nucseg_ray.config import AUTO, ESTIMATE, NO_ILLUMINATION, PredictSettings, as_diameter
 from nucseg_ray.imaging.labelling import Labelling
 from nucseg_ray.model.bundle import Bundle
 from nucseg_ray.model.predictor import choose_form
@@ -32,7 +31,7 @@ class Batch:
     planned: Plan
     reading: Reading
     labelling: Labelling
-    decisive: Mapping[str, str | int | float]
+    decisive: Mapping[str, str | float | None]
 
     @property
     def recorded_lights(self) -> Illuminations:
@@ -74,12 +73,12 @@ def _actors(settings: PredictSettings, bundle: Bundle) -> ActorPool:
         tile_px=settings.tile_px,
         overlap_px=settings.overlap_px,
         nucleus_diameter_px=as_diameter(settings.nucleus_diameter_px),
-        nucleus_diameter_um=as_diameter_um(settings.nucleus_diameter_px),
+        nucleus_diameter_um=settings.nucleus_diameter_um,
         tta=settings.tta,
     )
 
 
-def _decisive(settings: PredictSettings, planned: Plan, bundle: Bundle, form: str) -> dict[str, str | int | float]:
+def _decisive(settings: PredictSettings, planned: Plan, bundle: Bundle, form: str) -> dict[str, str | float | None]:
     light = settings.illumination
     return {
         "input": Location(settings.input).uri,
@@ -92,9 +91,10 @@ def _decisive(settings: PredictSettings, planned: Plan, bundle: Bundle, form: st
         "network": form,
         "tile_px": settings.tile_px,
         "overlap_px": settings.overlap_px,
-        "nucleus_diameter_px": as_diameter(settings.nucleus_diameter_px) or settings.nucleus_diameter_px,
-        "pixel_size_um": as_size(settings.pixel_size_um) or AUTO,
-        "min_area_px": "the model's" if settings.min_area_px is None else settings.min_area_px,
+        "pixel_size_um": settings.pixel_size_um,
+        "nucleus_diameter_px": as_diameter(settings.nucleus_diameter_px) or AUTO,
+        "nucleus_diameter_um": settings.nucleus_diameter_um,
+        "min_area_px": settings.min_area_px,
         "drop_border": settings.drop_border,
         "tta": settings.tta,
     }

@@ -13,8 +13,7 @@ import numpy as np
 import pyarrow as pa
 import ray.data
 
-from nucseg_ray.config import EvaluateSettings
-from nucseg_ray.config_lengths import as_diameter
+from nucseg_ray.config import EvaluateSettings, as_diameter
 from nucseg_ray.errors import InputError, UsageError
 from nucseg_ray.imaging.codecs import decode_label_png
 from nucseg_ray.imaging.labels import LabelVariant

@@ -9,7 +9,6 @@ from typing import cast
 import pyarrow.compute as pc
 
 from nucseg_ray.config import PredictSettings
-from nucseg_ray.config_lengths import as_diameter_um, as_size
 from nucseg_ray.imaging.projection import PROJECTIONS, Projection
 from nucseg_ray.pipelines.site_image import Reading
 from nucseg_ray.plates.description import describe, describe_plan
@@ -63,8 +62,8 @@ def reading_of(settings: PredictSettings, planned: Plan) -> Reading:
         projection=cast("Projection", settings.z) if settings.z in PROJECTIONS else "max",
         plane=int(settings.z) if settings.z.isdecimal() and not planned.names_planes else None,
         channel=None if planned.channels else settings.channel,
-        pixel_size_um=as_size(settings.pixel_size_um),
-        needs_pixel_size=as_diameter_um(settings.nucleus_diameter_px) is not None,
+        pixel_size_um=settings.pixel_size_um,
+        needs_pixel_size=settings.nucleus_diameter_um is not None,
     )
 
 

@@ -67,7 +67,7 @@ def run(
     """Output of a run over them, its flags, and how it ended."""
     out = tmp_path_factory.mktemp("stacks_run") / "out"
     flags = ["--input", stacks[0], "--output", out, "--model", tiny_model, "--channel", "dna", "--z", "best-focus"]
-    flags += ["--nucleus-diameter-px", "9um", "--min-area-px", LEAST_AREA_PX, "--drop-border"]
+    flags += ["--nucleus-diameter-um", "9", "--min-area-px", LEAST_AREA_PX, "--drop-border"]
     return out, flags, call(commands.predict, *flags)
 
 
@@ -109,9 +109,9 @@ def test_masks_equal_a_plain_loop_over_the_planes_in_focus(
     assert not (out / "diameters.json").exists()
     made_with = json.loads((out / "run.json").read_text())["made_with"]
     assert {
-        name: made_with[name] for name in ("channel", "z", "nucleus_diameter_px", "min_area_px", "drop_border")
+        name: made_with[name] for name in ("channel", "z", "nucleus_diameter_um", "min_area_px", "drop_border")
     } == {
-        **{"channel": "dna", "z": "best-focus", "nucleus_diameter_px": "9um"},
+        **{"channel": "dna", "z": "best-focus", "nucleus_diameter_um": 9.0},
         **{"min_area_px": LEAST_AREA_PX, "drop_border": True},
     }
 
