@@ -9,12 +9,15 @@ from typing import cast
 import pyarrow.compute as pc
 
 from nucseg_ray.config import PredictSettings
+from nucseg_ray.errors import ChoiceError, InputError
+from nucseg_ray.imaging.codecs import decode_planes
 from nucseg_ray.imaging.projection import PROJECTIONS, Projection
-from nucseg_ray.pipelines.site_image import Reading
+from nucseg_ray.pipelines.site_image import Reading, contents, look_of, read_site
 from nucseg_ray.plates.description import describe, describe_plan
 from nucseg_ray.plates.examples import examples
 from nucseg_ray.plates.planning import Choice, Plan, choose
 from nucseg_ray.plates.understanding import Understood, understand
+from nucseg_ray.storage.fetch import fetch_many
 from nucseg_ray.storage.locations import Location
 from nucseg_ray.storage.settling import Look, look_at
 
@@ -40,12 +43,17 @@ def plan_run(settings: PredictSettings) -> Plan:
 
 
 def dry_run(settings: PredictSettings) -> Iterator[str]:
-    """Give the lines that tell what a run would do, changing nothing; raises what the run would raise, after them."""
+    """Give the lines that tell what a run would do, changing nothing; raises what the run would raise, after them.
+
+    Of the pixels it reads those of the first site, since names cannot tell what is inside.
+    """
     root = Location(settings.input)
     look, understood = _looked(settings, root)
     yield f"input: {root} ({len(look.files)} files)"
     yield from describe(understood)
-    yield from describe_plan(choose(understood, as_choice(settings), unsettled=look.unsettled), as_choice(settings))
+    planned = choose(understood, as_choice(settings), unsettled=look.unsettled)
+    yield from describe_plan(planned, as_choice(settings))
+    yield from _first_site(planned, reading_of(settings, planned))
 
 
 def as_choice(settings: PredictSettings) -> Choice:
@@ -65,6 +73,23 @@ def reading_of(settings: PredictSettings, planned: Plan) -> Reading:
         pixel_size_um=settings.pixel_size_um,
         needs_pixel_size=settings.nucleus_diameter_um is not None,
     )
+
+
+def _first_site(planned: Plan, reading: Reading) -> Iterator[str]:
+    """Tell what the files of the first site hold; one that does not hold what is asked for raises ``ChoiceError``."""
+    for row in planned.manifest.slice(0, 1).to_pylist():
+        files = list(fetch_many(reading.root, row["planes"]))
+        try:
+            if isinstance(files[0], bytes):
+                yield f"  its first file: {contents(decode_planes(files[0], name=row['planes'][0]))}"
+            image = read_site(row, files, reading)
+        except ChoiceError:
+            raise
+        except InputError as error:  # of a run it would be a failed row
+            yield f"  it cannot be read: {error}"
+        else:
+            size = "of a size that is not known" if image.pixel_size_um is None else f"of {image.pixel_size_um:g} um"
+            yield f"  its image: {look_of(image.pixels.shape, str(image.pixels.dtype))}, pixels {size}"
 
 
 def _looked(settings: PredictSettings, root: Location) -> tuple[Look, Understood]:

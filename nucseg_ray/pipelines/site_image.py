@@ -122,6 +122,19 @@ def chosen_channel(planes: Planes, wanted: str | None) -> int:
     raise ChoiceError(f"{planes.name}: expected a channel {wanted!r}, found {_listed(planes.channels)}; {remedy}")
 
 
+def contents(planes: Planes) -> str:
+    """Say in words which channels and planes a file holds."""
+    several = planes.n_channels > 1
+    channels = _listed(planes.channels) if several else f"one channel {planes.channels[0]}".rstrip()
+    return f"{channels}, {'one plane' if planes.n_z == 1 else f'{planes.n_z} planes'}{' of each' if several else ''}"
+
+
+def look_of(shape: Sequence[int], dtype: str) -> str:
+    """Say in words what size and type an image has."""
+    height, width, *colour = shape
+    return f"{height} x {width} px {dtype}{' in colour' if colour else ''}"
+
+
 def _chosen_z(planes: Planes, wanted: int | None) -> range:
     if wanted is None:
         return range(planes.n_z)

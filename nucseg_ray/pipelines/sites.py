@@ -19,7 +19,7 @@ from nucseg_ray.imaging.codecs import encode_label_png
 from nucseg_ray.imaging.labelling import Labelling
 from nucseg_ray.imaging.measure import measure
 from nucseg_ray.pipelines.rows import array_fields, pack, to_table, unpack
-from nucseg_ray.pipelines.site_image import Reading, read_site
+from nucseg_ray.pipelines.site_image import Reading, look_of, read_site
 from nucseg_ray.plates.keys import SiteKey
 from nucseg_ray.storage.atomic import remove, write_bytes
 from nucseg_ray.storage.blocks import PartTables
@@ -106,8 +106,7 @@ def _looks(table: pa.Table) -> dict[str, str]:
     columns = (table.column(name).to_pylist() for name in ("image_shape", "image_dtype", "file"))
     for shape, dtype, file in zip(*columns, strict=True):
         if shape is not None:
-            height, width, *colour = shape
-            looks.setdefault(f"{height} x {width} px {dtype}{' in colour' if colour else ''}", file)
+            looks.setdefault(look_of(shape, dtype), file)
     return looks
 
 

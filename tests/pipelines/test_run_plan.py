@@ -7,11 +7,14 @@ import os
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tifffile
 
 from nucseg_ray import commands
 from nucseg_ray.config import PredictSettings
 from nucseg_ray.errors import UsageError
+from nucseg_ray.imaging.codecs import encode_image_png
 from nucseg_ray.pipelines.run_plan import plan_run
 from nucseg_ray.plates.schemes import SCHEMES
 from nucseg_ray.storage import settling
@@ -52,8 +55,33 @@ def test_a_dry_run_tells_and_changes_nothing(plates: Path, capsys: pytest.Captur
         "to segment: 3 sites in channel DNA (--wells A02-A03, --limit 3; the listing has 6)",
         "  first: P1/A02/1 from P1/DNA-02-A-02.tif",
         "  last: P2/A02/1 from P2/DNA-02-A-02.tif",
+        "  it cannot be read: P1/DNA-02-A-02.tif: the file is empty; expected a PNG, TIFF or JPEG image",
     ]
     assert {path: path.stat().st_mtime_ns for path in plates.parent.rglob("*")} == before
+
+
+def test_a_dry_run_looks_into_the_first_site(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    metadata = {"axes": "CZYX", "Channel": {"Name": ["GFP", "DNA"]}, "PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5}
+    pixels = np.zeros((2, 3, 20, 30), np.uint16)
+    tifffile.imwrite(folder / "a.ome.tif", pixels, ome=True, photometric="minisblack", metadata=metadata)
+    (folder / "b.png").write_bytes(encode_image_png(np.zeros((5, 5), np.uint8)))
+    assert run(folder, "--channel", "dna", "--z", "2") == 0
+    assert capsys.readouterr().out.splitlines()[-5:] == [
+        "to segment: 2 sites in channel dna",
+        "  first: in/a.ome from a.ome.tif",
+        "  last: in/b from b.png",
+        "  its first file: 2 channels (1 GFP, 2 DNA), 3 planes of each",
+        "  its image: 20 x 30 px uint16, pixels of 0.5 um",
+    ]
+    for flags, told in (
+        ((), "a.ome.tif: expected one channel, found 2 channels (1 GFP, 2 DNA); choose one by --channel"),
+        (("--channel", "2", "--z", "4"), "a.ome.tif: --z 4: expected such a plane, found planes 1 to 3"),
+    ):
+        assert run(folder, *flags) == 2
+        ended = capsys.readouterr()
+        assert "  its first file: 2 channels" in ended.out and f"error: {told}" in ended.err
 
 
 def test_what_a_run_would_refuse_is_told_after_what_was_understood(
