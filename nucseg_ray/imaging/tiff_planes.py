@@ -1,7 +1,8 @@
 """The planes of one TIFF file by channel and height: which pages they are, and decoding one at a time.
 
 What the pages mean is said by OME-XML, by ImageJ's description or by tifffile's own; without any of these they are
-the planes of a z-stack. Nothing is guessed: time points, several images, a part of a set of files are refused.
+the planes of a z-stack. Of a set of files that says where each plane lies, a file gives its own. Nothing is guessed:
+time points, several images, a part of a set that does not say which are refused.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from nucseg_ray.errors import ChoiceError, DecodeError
+from nucseg_ray.imaging.ome_parts import OwnPart, own_part
 from nucseg_ray.imaging.tiff_metadata import channel_names, pixel_size_um
 
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -69,6 +71,7 @@ class TiffPlanes:
         self.name = name
         self._data = data
         self._series: Any = None
+        self._part: OwnPart | None = None
         try:
             # The name is compared with those that OME-XML has; other files of a set are never opened.
             self._tiff = tifffile.TiffFile(io.BytesIO(data), name=name.rpartition("/")[2], _multifile=False)
@@ -90,6 +93,8 @@ class TiffPlanes:
     @cached_property
     def channels(self) -> tuple[str, ...]:
         """The names of the channels, each empty where it has none."""
+        if self._part is not None:
+            return self._part.channels
         count = self.stack.channels
         try:
             firsts = [self.stack.number(channel, 0) for channel in range(count)]
@@ -113,7 +118,7 @@ class TiffPlanes:
         try:
             if self._series is not None and self._series.is_truncated:
                 return self._contiguous(number)
-            page = self._first if self._series is None else self._series[number]
+            page = self._page(number)
             if page is None:
                 raise ValueError("its metadata name it, but the file does not hold it")
             if several:
@@ -121,6 +126,11 @@ class TiffPlanes:
             return _decoded(page, n_bytes=len(self._data))
         except Exception as error:
             raise self._damaged(error, where) from error
+
+    def _page(self, number: int) -> Any:
+        if self._part is not None:
+            return self._tiff.pages[self._part.pages[number]]
+        return self._first if self._series is None else self._series[number]
 
     def _may_hold_more(self) -> bool:
         """Tell whether a file of one page may hold more than one plane after it, as ImageJ and MetaMorph write them."""
@@ -132,9 +142,12 @@ class TiffPlanes:
         if not series:
             raise DecodeError(f"{self.name}: expected planes, found none that can be read; the file may be damaged")
         if self._tiff.is_ome and series[0].kind != "ome" and n_pages > 1:
+            self._part = own_part(self._first.description, file_name=self._tiff.filename, n_pages=n_pages)
+            if self._part is not None:
+                return Stack((len(self._part.channels), self._part.n_z), channel_axis=0, z_axis=1)
             raise ChoiceError(
-                f"{self.name}: its OME metadata describe a set of files, or cannot be understood; save all planes of "
-                "a site in one file, or each plane as a file of its own"
+                f"{self.name}: its OME metadata describe a set of files, but not the one image whose channels and "
+                "planes this file holds; save all planes of a site in one file, or each plane as a file of its own"
             )
         self._refuse_other_images(series)
         self._series = series[0]

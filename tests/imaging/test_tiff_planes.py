@@ -248,6 +248,54 @@ def test_a_file_of_one_page_is_one_plane_whatever_set_it_belongs_to() -> None:
     np.testing.assert_array_equal(all_planes(data), CZ[:1, :1])
 
 
+def _in_set(files: list[str], *, channels: list[str], n_z: int, order: str = "XYZCT") -> str:
+    """OME-XML of a set: each file holds all planes of one image, in the order of the dimensions."""
+    named = "".join(f'<Channel ID="Channel:{n}" Name="{name}"/>' for n, name in enumerate(channels))
+    images = "".join(
+        f'<Image ID="Image:{n}"><Pixels DimensionOrder="{order}" ID="Pixels:{n}" PhysicalSizeX="0.5" '
+        f'PhysicalSizeY="0.5" SizeC="{len(channels)}" SizeT="1" SizeX="25" SizeY="18" SizeZ="{n_z}" Type="uint16">'
+        f'{named}<TiffData IFD="0" FirstC="0" FirstZ="0" FirstT="0" PlaneCount="{n_z * len(channels)}">'
+        f'<UUID FileName="{file}">urn:uuid:{n}</UUID></TiffData></Pixels></Image>'
+        for n, file in enumerate(files)
+    )
+    return f'<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="urn:uuid:1">{images}</OME>'
+
+
+@pytest.mark.parametrize(("order", "pages"), [("XYZCT", CZ), ("XYCZT", CZ.swapaxes(0, 1))])
+@pytest.mark.parametrize("name", ["P_MMStack_Pos1.ome.tif", "renamed.tif"])
+def test_a_file_of_a_set_gives_the_planes_that_are_its_own(order: str, pages: np.ndarray, name: str) -> None:
+    """As Micro-Manager writes positions: by its name, or once it is renamed, by its identity."""
+    files = [f"P_MMStack_Pos{n}.ome.tif" for n in range(3)]
+    text = _in_set(files, channels=NAMES, n_z=4, order=order)
+    data = written(pages.reshape(12, 18, 25), metadata=None, description=text)
+    planes = decode_planes(data, name=f"plate/{name}")
+    assert (planes.channels, planes.n_z, planes.pixel_size_um) == (tuple(NAMES), 4, 0.5)
+    found = np.stack([[planes.plane(c, z) for z in range(4)] for c in range(3)])
+    np.testing.assert_array_equal(found, CZ)
+
+
+def test_a_file_of_a_set_may_hold_some_of_the_channels() -> None:
+    def tiff_data(file: str, channel: int, height: int, page: int) -> str:
+        return (
+            f'<TiffData IFD="{page}" FirstC="{channel}" FirstZ="{height}"><UUID FileName="{file}">u</UUID></TiffData>'
+        )
+
+    places = [tiff_data("a.tif", 1, height, 3 - height) for height in range(4)]  # the highest comes first
+    places += [tiff_data("b.tif", channel, height, 4 * channel + height) for channel in (0, 2) for height in range(4)]
+    text = _in_set(["b.tif"], channels=NAMES, n_z=4)
+    begin, end = text.index("<TiffData"), text.index("</Pixels>")
+    text = text[:begin] + "".join(places) + text[end:]
+    data = written(CZ[1, ::-1], metadata=None, description=text)
+    planes = decode_planes(data, name="a.tif")
+    assert (planes.channels, planes.n_z) == (("GFP",), 4)
+    np.testing.assert_array_equal(np.stack([planes.plane(0, z) for z in range(4)]), CZ[1])
+    with pytest.raises(ChoiceError, match="describe a set of files"):  # pages that it does not have
+        decode_planes(written(CZ[0], metadata=None, description=text), name="b.tif")
+    two = _in_set(["a.tif", "a.tif", "c.tif"], channels=["", ""], n_z=2)
+    with pytest.raises(ChoiceError, match="describe a set of files"):  # two images in one file
+        decode_planes(written(CZ[0], metadata=None, description=two), name="a.tif")
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
