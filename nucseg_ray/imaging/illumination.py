@@ -16,7 +16,8 @@ import tifffile
 from numpy.typing import NDArray
 
 from nucseg_ray.errors import DecodeError
-from nucseg_ray.imaging.codecs import TIFF_MAGIC, Pixels
+from nucseg_ray.imaging.codecs import Pixels
+from nucseg_ray.imaging.tiff_planes import TIFF_MAGIC
 
 NPY_MAGIC = b"\x93NUMPY"
 
