@@ -16,14 +16,8 @@ from typing import Generic, TypeVar
 from nucseg_ray import __doc__ as PACKAGE_SUMMARY
 from nucseg_ray import __version__
 from nucseg_ray.cli import did_you_mean, parse
-from nucseg_ray.config import (
-    EvaluateSettings,
-    ExportSettings,
-    PackSettings,
-    PredictSettings,
-    Settings,
-    TrainSettings,
-)
+from nucseg_ray.config import EvaluateSettings, ExportSettings, PackSettings, Settings, TrainSettings
+from nucseg_ray.config_predict import PredictSettings
 from nucseg_ray.config_synthesize import SynthesizeSettings
 from nucseg_ray.errors import NucsegError
 from nucseg_ray.flags import summary

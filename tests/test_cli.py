@@ -11,14 +11,8 @@ import yaml
 from pydantic import Field, model_validator
 
 from nucseg_ray.cli import parse
-from nucseg_ray.config import (
-    EvaluateSettings,
-    ExportSettings,
-    PackSettings,
-    PredictSettings,
-    Settings,
-    TrainSettings,
-)
+from nucseg_ray.config import EvaluateSettings, ExportSettings, PackSettings, Settings, TrainSettings
+from nucseg_ray.config_predict import PredictSettings
 from nucseg_ray.config_synthesize import SynthesizeSettings
 from nucseg_ray.errors import MissingInputError, UsageError
 from nucseg_ray.flags import flag

@@ -16,15 +16,8 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from nucseg_ray.cli import parse
-from nucseg_ray.config import (
-    EvaluateSettings,
-    ExportSettings,
-    PackSettings,
-    PredictSettings,
-    Settings,
-    TrainSettings,
-    as_diameter,
-)
+from nucseg_ray.config import EvaluateSettings, ExportSettings, PackSettings, Settings, TrainSettings, as_diameter
+from nucseg_ray.config_predict import PredictSettings
 from nucseg_ray.config_synthesize import SynthesizeSettings
 from nucseg_ray.errors import UsageError
 from nucseg_ray.flags import described

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from nucseg_ray.cli import parse
-from nucseg_ray.config import PredictSettings, TrainSettings
+from nucseg_ray.config import TrainSettings
+from nucseg_ray.config_predict import PredictSettings
 from nucseg_ray.config_synthesize import SynthesizeSettings
 from nucseg_ray.errors import InputError, NucsegError, UsageError
 from nucseg_ray.settings_file import read_settings_file

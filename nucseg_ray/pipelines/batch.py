@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from nucseg_ray.config import AUTO, ESTIMATE, NO_ILLUMINATION, PredictSettings, as_diameter
+from nucseg_ray.config import AUTO, as_diameter
+from nucseg_ray.config_predict import ESTIMATE, NO_ILLUMINATION, PredictSettings
 from nucseg_ray.imaging.labelling import Labelling
 from nucseg_ray.model.bundle import Bundle
 from nucseg_ray.model.predictor import choose_form

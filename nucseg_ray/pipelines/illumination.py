@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nucseg_ray.config import ESTIMATE, NO_ILLUMINATION
+from nucseg_ray.config_predict import ESTIMATE, NO_ILLUMINATION
 from nucseg_ray.errors import InputError, OutputMismatchError, UsageError
 from nucseg_ray.imaging.illumination import Illumination
 from nucseg_ray.imaging.shading import LEAST_SITES, Shading, find_shading

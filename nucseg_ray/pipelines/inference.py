@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray.data
 
-from nucseg_ray.config import NO_ILLUMINATION, PredictSettings
+from nucseg_ray.config_predict import NO_ILLUMINATION, PredictSettings
 from nucseg_ray.errors import NucsegError, OutputError
 from nucseg_ray.imaging.labelling import Labelling
 from nucseg_ray.pipelines.account import Account

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import ray
 
-from nucseg_ray.config import PredictSettings
+from nucseg_ray.config_predict import PredictSettings
 from nucseg_ray.errors import InputError, NucsegError, OutputError
 from nucseg_ray.model.bundle import REFERENCE
 from nucseg_ray.pipelines.batch import Batch

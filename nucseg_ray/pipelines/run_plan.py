@@ -8,7 +8,7 @@ from typing import cast
 
 import pyarrow.compute as pc
 
-from nucseg_ray.config import PredictSettings
+from nucseg_ray.config_predict import PredictSettings
 from nucseg_ray.errors import ChoiceError, InputError
 from nucseg_ray.imaging.codecs import decode_planes
 from nucseg_ray.imaging.projection import PROJECTIONS, Projection

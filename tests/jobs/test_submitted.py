@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nucseg_ray.config import PredictSettings, TrainSettings
+from nucseg_ray.config import TrainSettings
+from nucseg_ray.config_predict import PredictSettings
 from nucseg_ray.errors import UsageError
 from nucseg_ray.imaging.codecs import decode_label_png
 from nucseg_ray.model.bundle import FORMS, MODEL_JSON, REFERENCE, WEIGHTS, read_bundle

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nucseg_ray.config import PredictSettings
+from nucseg_ray.config_predict import PredictSettings
 from nucseg_ray.errors import MissingInputError
 from nucseg_ray.imaging.normalise import FullRange
 from nucseg_ray.model import pretrained

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from nucseg_ray.config import PredictSettings
+from nucseg_ray.config_predict import PredictSettings
 from nucseg_ray.errors import NucsegError, OutputError
 from nucseg_ray.imaging.codecs import decode_image, decode_label_png, encode_image_png
 from nucseg_ray.model.bundle import REFERENCE, read_bundle

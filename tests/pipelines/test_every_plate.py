@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from nucseg_ray import commands
-from nucseg_ray.config import PredictSettings
+from nucseg_ray.config_predict import PredictSettings
 from nucseg_ray.config_synthesize import SynthesizeSettings
 from nucseg_ray.imaging.codecs import decode_image, decode_label_png
 from nucseg_ray.imaging.metrics import match, pool

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pytest
 import tifffile
 
-from nucseg_ray.config import PredictSettings
+from nucseg_ray.config_predict import PredictSettings
 from nucseg_ray.errors import DecodeError, InputError, MissingInputError, OutputMismatchError, UsageError
 from nucseg_ray.imaging.codecs import decode_image, decode_label_png, encode_image_png
 from nucseg_ray.imaging.illumination import Illumination

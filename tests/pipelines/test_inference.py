@@ -16,7 +16,7 @@ import pytest
 import tifffile
 
 from nucseg_ray import commands
-from nucseg_ray.config import PredictSettings
+from nucseg_ray.config_predict import PredictSettings
 from nucseg_ray.errors import MissingInputError, OutputMismatchError
 from nucseg_ray.imaging.codecs import decode_image, decode_label_png, encode_image_png
 from nucseg_ray.imaging.measure import measure

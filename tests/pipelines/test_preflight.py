@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from nucseg_ray import commands
-from nucseg_ray.config import PredictSettings
+from nucseg_ray.config_predict import PredictSettings
 from nucseg_ray.errors import ModelError, NucsegError, OutputError, WeightsError
 from nucseg_ray.imaging.labelling import Labelling
 from nucseg_ray.model.bundle import read_bundle, write_bundle

@@ -12,7 +12,7 @@ import pytest
 import tifffile
 
 from nucseg_ray import commands
-from nucseg_ray.config import PredictSettings
+from nucseg_ray.config_predict import PredictSettings
 from nucseg_ray.errors import UsageError
 from nucseg_ray.imaging.codecs import encode_image_png
 from nucseg_ray.pipelines.run_plan import plan_run

@@ -13,7 +13,8 @@ import pyarrow.csv
 import pytest
 
 from nucseg_ray import commands
-from nucseg_ray.config import EvaluateSettings, PredictSettings, TrainSettings
+from nucseg_ray.config import EvaluateSettings, TrainSettings
+from nucseg_ray.config_predict import PredictSettings
 from nucseg_ray.errors import MissingInputError, ModelError, OutputError
 from nucseg_ray.imaging.codecs import decode_label_png
 from nucseg_ray.model.bundle import MODEL_JSON, REFERENCE, WEIGHTS, Bundle, read_bundle

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from nucseg_ray.config import PredictSettings
+from nucseg_ray.config_predict import PredictSettings
 from nucseg_ray.imaging.codecs import decode_label_png
 from nucseg_ray.pipelines.account import Account
 from nucseg_ray.pipelines.inference import run_predict
