@@ -22,6 +22,8 @@ def script() -> Callable[[str], ModuleType]:
         if name not in sys.modules:
             spec = importlib.util.spec_from_file_location(name, BENCHMARKS / path)
             assert spec is not None and spec.loader is not None
+            if str(BENCHMARKS) not in sys.path:  # where a script finds its neighbours when it is run
+                sys.path.append(str(BENCHMARKS))
             sys.modules[name] = importlib.util.module_from_spec(spec)  # dataclasses look their module up
             spec.loader.exec_module(sys.modules[name])
         return sys.modules[name]
