@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -124,23 +124,41 @@ def _find(location: Location) -> list[ListedFile]:
     """List a remote folder."""
     fs, path = location.fs, location.path
     try:
-        fs.invalidate_cache(path)
-        entries = fs.find(path, detail=True)
+        listed = _pages(fs, path) if hasattr(fs, "call_s3") else _at_once(fs, path)
+        found = [file for file in listed if not any(level.startswith(".") for level in file.path.split("/"))]
+        is_file = not found and fs.isfile(path)
     except FileNotFoundError:
         return []
     except Exception as error:  # the stores' clients have no common class of error
         raise InputError(f"{location}: cannot be listed: {error}. Check the address and the credentials.") from error
-    if list(entries) == [path]:
-        if entries[path]["type"] == "directory":  # empty when it was listed, and written to before it was looked at
-            return _find(location)
+    if is_file:
         raise InputError(f"{location}: expected a folder, found a file. Name the folder that holds it.")
+    return found
+
+
+def _pages(fs: Any, path: str) -> Iterator[ListedFile]:
+    """List a folder of S3 a thousand names at a time: s3fs would keep a kilobyte of each file until the last."""
+    bucket, key, _ = fs.split_path(path)
+    prefix = f"{key.rstrip('/')}/" if key else ""
+    request = {"Bucket": bucket, "Prefix": prefix}
+    while True:
+        page = fs.call_s3("list_objects_v2", **request)
+        for entry in page.get("Contents", ()):
+            name = entry["Key"][len(prefix) :]
+            if name and not name.endswith("/"):  # a name that ends so is a mark for an empty folder
+                yield ListedFile(name, entry["Size"], entry["LastModified"].timestamp())
+        if not page.get("IsTruncated"):
+            return
+        request["ContinuationToken"] = page["NextContinuationToken"]
+
+
+def _at_once(fs: Any, path: str) -> Iterator[ListedFile]:
+    """List a folder of any other store."""
+    fs.invalidate_cache(path)
     prefix = path.rstrip("/") + "/"
-    files = ((name[len(prefix) :], info) for name, info in entries.items() if name.startswith(prefix))
-    return [
-        ListedFile(name, int(info["size"] or 0), _changed(info))
-        for name, info in files
-        if info["type"] == "file" and name and not any(level.startswith(".") for level in name.split("/"))
-    ]
+    for name, info in fs.find(path, detail=True).items():
+        if info["type"] == "file" and name.startswith(prefix) and name != prefix:
+            yield ListedFile(name[len(prefix) :], int(info["size"] or 0), _changed(info))
 
 
 def _changed(info: dict[str, Any]) -> float:

@@ -10,7 +10,7 @@ from s3fs import S3FileSystem
 
 from nucseg_ray.storage.atomic import remove, write_bytes
 from nucseg_ray.storage.fetch import fetch_bytes, fetch_many
-from nucseg_ray.storage.listing import list_dated, list_files
+from nucseg_ray.storage.listing import find_files, list_dated, list_files
 from nucseg_ray.storage.locations import Location
 
 
@@ -28,35 +28,35 @@ def test_what_is_written_is_listed_and_read(bucket: str) -> None:
     assert len(list_files(root)) == 39
 
 
-def test_a_listing_is_one_request_a_thousand_names(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the folders: 200,000 names are 200 requests."""
+def test_a_listing_is_a_request_a_page_whatever_the_folders(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages hold a thousand names: 200,000 are 200 requests, and no more than a page of answers is held."""
     root = Location(bucket) / "plates"
     names = [f"P{number}/TimePoint_1/ZStep_{number}/x.tif" for number in range(9)]
     for name in names:
         write_bytes(root / name, b"x")
-    asked: list[str] = []
-    ask = S3FileSystem._call_s3
+    root.fs.pipe_file(f"{root.path}/P3/", b"")  # as the console of S3 makes a folder
+    pages: list[int] = []
+    ask = S3FileSystem.call_s3
 
-    async def remember(self: S3FileSystem, method: str, *args: Any, **kwargs: Any) -> Any:
-        asked.append(method)
-        return await ask(self, method, *args, **kwargs)
+    def by_four(self: S3FileSystem, method: str, **request: Any) -> Any:
+        answer = ask(self, method, **request, MaxKeys=4)
+        pages.append(answer["KeyCount"])
+        return answer
 
-    monkeypatch.setattr(S3FileSystem, "_call_s3", remember)
+    monkeypatch.setattr(S3FileSystem, "call_s3", by_four)
     assert [file.path for file in list_dated(root)] == names
-    assert asked == ["list_objects_v2"]
+    assert pages == [4, 4, 2]
 
 
 def test_a_folder_written_to_while_it_is_listed_is_no_file(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     root = Location(bucket) / "model"
-    listing = S3FileSystem._lsdir
-    listings: list[int] = []
+    ask = S3FileSystem.call_s3
 
-    async def list_and_let_another_write(self: S3FileSystem, path: str, *args: Any, **kwargs: Any) -> Any:
-        found = await listing(self, path, *args, **kwargs)
-        listings.append(len(found))
-        await self._pipe_file(f"{path}/lease.json", b"{}")
-        return found
+    def ask_and_let_another_write(self: S3FileSystem, method: str, **request: Any) -> Any:
+        answer = ask(self, method, **request)
+        write_bytes(root / "lease.json", b"{}")
+        return answer
 
-    monkeypatch.setattr(S3FileSystem, "_lsdir", list_and_let_another_write)
-    assert list_files(root) == [("lease.json", 2)]
-    assert listings[0] == 0
+    monkeypatch.setattr(S3FileSystem, "call_s3", ask_and_let_another_write)
+    assert find_files(root) == []
+    assert find_files(root) == [("lease.json", 2)]
