@@ -103,13 +103,13 @@ class CentreLabels:
     tried: ClassVar[Mapping[str, tuple[Any, ...]]] = {
         "threshold": THRESHOLDS,
         "least_votes": (0.05, 0.1, 0.2, 0.3),
-        "least_certainty": (0.7, 0.75, 0.8, 0.85, 0.88),
+        "least_certainty": (0.6, 0.7, 0.75, 0.8, 0.84, 0.88),
         "min_area_px": LEAST_AREAS_PX,
     }
 
     threshold: float = 0.5
     least_votes: float = 0.1
-    least_certainty: float = 0.8
+    least_certainty: float = 0.6
     min_area_px: int = 20
     offset_step_px: float = 0.5
 

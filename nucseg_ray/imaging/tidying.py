@@ -26,7 +26,7 @@ def drop_doubtful(
 def tidy(ringed: Labels, pixels: NDArray[np.int64], min_area_px: float) -> Labels:
     """Fill holes, drop nuclei below the least area, number the rest in raster order, take the ring of background off.
 
-    ``pixels`` are those of the nuclei, as positions in the flattened image, in raster order.
+    ``pixels``, positions in the flattened image in raster order, are those of the nuclei; others may be among them.
     """
     flat = ringed.reshape(-1)
     numbers = flat[pixels]
@@ -35,7 +35,8 @@ def tidy(ringed: Labels, pixels: NDArray[np.int64], min_area_px: float) -> Label
     starts = np.flatnonzero(np.diff(numbers, prepend=0))[::-1]  # where a run of one nucleus begins, the last one first
     first[numbers[starts]] = pixels[starts]  # of repeated indices the last one stays: the first pixel in raster order
     filled = _fill_holes(ringed)
-    area = sum(np.bincount(each, minlength=highest + 1) for each in (numbers, flat[filled]))
+    area = np.bincount(np.concatenate([numbers, flat[filled]]), minlength=highest + 1)
+    area[0] = 0
     kept = np.flatnonzero((area > 0) & (area >= min_area_px))
     new_number = np.zeros(highest + 1, np.int32)
     new_number[kept[np.argsort(first[kept])]] = np.arange(1, kept.size + 1, dtype=np.int32)

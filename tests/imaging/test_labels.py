@@ -254,7 +254,7 @@ def test_any_maps_give_labels_that_hold_the_promises(seed: int, blur: float) -> 
     assert np.all(ndimage.binary_fill_holes(maps[:, :, 0] > 127.5) | (found == 0))
 
 
-@pytest.mark.parametrize("variant", [ForegroundLabels(0.4, 7), CentreLabels(0.6, 0.3, 0, 1.0)])
+@pytest.mark.parametrize("variant", [ForegroundLabels(0.4, 7), CentreLabels(0.6, 0.3, 0.7, 0, 1.0)])
 def test_settings_survive_json(variant: ForegroundLabels | CentreLabels) -> None:
     assert labels_from_dict(json.loads(json.dumps(variant.to_dict()))) == variant
 
