@@ -27,7 +27,7 @@ from nucseg_ray.pipelines.progress import duration
 from nucseg_ray.storage.atomic import write_bytes
 from nucseg_ray.storage.locations import Location
 
-STATE, BEST, PICTURES, HISTORY = "state.npz", "best.npz", "pictures.npz", "history.json"
+STATE, KEPT, PICTURES, HISTORY = "state.npz", "kept.npz", "pictures.npz", "history.json"
 EVALUATION_BATCH = 16
 # What the pictures show of a crop.
 _SHOWN = {"image": "pixels", "labels": "labels"}
@@ -59,6 +59,7 @@ class LoopPlan:
     learning_rate: float
     encoder_share: float
     patience: int
+    keeps_last: bool
     threads: int
     pictures: int
     tensorboard: Location
@@ -159,7 +160,7 @@ class _Loop:
         self._share = share
         self._leads = share.rank == 0
         self._history: list[dict[str, float]] = []
-        self._best: dict[str, NDArray[Any]] | None = None
+        self._kept: dict[str, NDArray[Any]] | None = None
         self._pictures: dict[str, NDArray[Any]] = {}
 
     def run(self) -> None:
@@ -225,8 +226,9 @@ class _Loop:
         weights = network_weights(state)
         self._replica.show(weights)
         scores = self._validation.score()
-        if all(scores["validation_score"] > row["validation_score"] for row in self._history):
-            self._best = dict(weights)
+        is_best = all(scores["validation_score"] > row["validation_score"] for row in self._history)
+        if is_best or self._plan.keeps_last:
+            self._kept = dict(weights)
             if self._leads:
                 self._pictures["after"] = self._validation.predict_shown()
         return {**scores, "validation_seconds": time.monotonic() - started}
@@ -256,13 +258,13 @@ class _Loop:
 
     def _save(self, folder: Path, state: Mapping[str, NDArray[Any]]) -> None:
         write_arrays(folder / STATE, state)
-        write_arrays(folder / BEST, self._best or {})
+        write_arrays(folder / KEPT, self._kept or {})
         write_arrays(folder / PICTURES, self._pictures)
         (folder / HISTORY).write_text(json.dumps(self._history), encoding="utf-8")
 
     def _restore(self, folder: Path) -> None:
         self._replica.restore(read_arrays(folder / STATE))
-        self._best = read_arrays(folder / BEST)
+        self._kept = read_arrays(folder / KEPT)
         self._pictures = read_arrays(folder / PICTURES)
         self._history = json.loads((folder / HISTORY).read_text(encoding="utf-8"))
 

@@ -109,7 +109,7 @@ def _train(
             bundle, calibration=calibration_crops(prepared[0], diameter_px=settings.nucleus_diameter_px)
         )
         bundle = set_labels(bundle.folder, tune_labels(bundle, prepared[0], crop_px=settings.crop_px))
-        logger.info("scoring the best weights on %d whole validation images", len(validation))
+        logger.info("scoring the %s weights on %d whole validation images", settings.keep, len(validation))
         by_form = score_forms(bundle, split.validation, settings)
         write_scores(output / "validation", by_form[REFERENCE])
         summaries = {form: of_form.summary for form, of_form in by_form.items()}
