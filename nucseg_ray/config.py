@@ -113,9 +113,11 @@ class TrainSettings(Settings):
     learning_rate: float = Field(2e-3, description="highest learning rate, after the warm-up", gt=0)
     encoder_rate: float = Field(0.3, description="the encoder's part of the learning rate, once it learns", gt=0, le=1)
     patience: int = Field(10, description="stop after so many epochs without a better validation score", ge=1)
-    keep: Literal["best", "last"] = Field(
-        "best",
-        description="weights to keep: of the best validation score, or the last; of few images the best is chance",
+    average_epochs: int = Field(
+        0,
+        description="keep the mean of the weights of so many last epochs, in which the learning rate stays as it is; "
+        "0: those of the best validation score",
+        ge=0,
     )
     seed: int = Field(0, description="seed of everything random", ge=0)
 

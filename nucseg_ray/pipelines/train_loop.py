@@ -41,8 +41,9 @@ class LoopPlan:
 
     ``weights``, ``train`` and ``validation`` refer to the weights to begin with and to the :class:`Prepared` images.
     Of the ``epochs`` the first ``frozen_epochs`` leave the encoder as it is; it then learns at ``encoder_share`` of the
-    learning rate. ``batch_size`` is one worker's share; ``board`` takes lines of progress, the folder ``tensorboard``
-    event files.
+    learning rate. In the last ``average_epochs`` the rate stays as it is, and the mean of their weights is kept
+    (stochastic weight averaging, Izmailov et al. 2018, arXiv:1803.05407). ``batch_size`` is one worker's share;
+    ``board`` takes lines of progress, the folder ``tensorboard`` event files.
     """
 
     architecture: Architecture
@@ -59,7 +60,7 @@ class LoopPlan:
     learning_rate: float
     encoder_share: float
     patience: int
-    keeps_last: bool
+    average_epochs: int
     threads: int
     pictures: int
     tensorboard: Location
@@ -85,6 +86,7 @@ def train_worker(config: dict[str, Any]) -> None:
             total_steps=total_steps,
             frozen_steps=plan.frozen_epochs * plan.steps_per_epoch,
             encoder_share=plan.encoder_share,
+            held_steps=plan.average_epochs * plan.steps_per_epoch,
         ),
         n_workers=context.get_world_size(),
         from_scratch=plan.from_scratch,
@@ -223,12 +225,14 @@ class _Loop:
         from nucseg_ray.model.replica import network_weights
 
         started = time.monotonic()
-        weights = network_weights(state)
+        weights: dict[str, NDArray[Any]] = dict(network_weights(state))
+        averaged = len(self._history) + 1 - (self._plan.epochs - self._plan.average_epochs)
+        if averaged > 1 and self._kept is not None:
+            weights = {name: mean + (weights[name] - mean) / averaged for name, mean in self._kept.items()}
         self._replica.show(weights)
         scores = self._validation.score()
-        is_best = all(scores["validation_score"] > row["validation_score"] for row in self._history)
-        if is_best or self._plan.keeps_last:
-            self._kept = dict(weights)
+        if averaged >= 1 or all(scores["validation_score"] > row["validation_score"] for row in self._history):
+            self._kept = weights
             if self._leads:
                 self._pictures["after"] = self._validation.predict_shown()
         return {**scores, "validation_seconds": time.monotonic() - started}
@@ -269,6 +273,8 @@ class _Loop:
         self._history = json.loads((folder / HISTORY).read_text(encoding="utf-8"))
 
     def _has_stalled(self) -> bool:
+        if self._plan.average_epochs:
+            return False
         scores = [row["validation_score"] for row in self._history]
         return bool(scores) and len(scores) - 1 - int(np.argmax(scores)) >= self._plan.patience
 

@@ -109,7 +109,7 @@ def _train(
             bundle, calibration=calibration_crops(prepared[0], diameter_px=settings.nucleus_diameter_px)
         )
         bundle = set_labels(bundle.folder, tune_labels(bundle, prepared[0], crop_px=settings.crop_px))
-        logger.info("scoring the %s weights on %d whole validation images", settings.keep, len(validation))
+        logger.info("scoring the weights kept on %d whole validation images", len(validation))
         by_form = score_forms(bundle, split.validation, settings)
         write_scores(output / "validation", by_form[REFERENCE])
         summaries = {form: of_form.summary for form, of_form in by_form.items()}
@@ -135,6 +135,9 @@ def _check_resources(settings: TrainSettings) -> None:
         raise UsageError(
             f"--crops-per-epoch {settings.crops_per_epoch}: less than one batch of --batch-size {settings.batch_size}"
         )
+    epochs = settings.epochs + settings.finetune_epochs
+    if settings.average_epochs > epochs:
+        raise UsageError(f"--average-epochs {settings.average_epochs}: there are {epochs} epochs in all; lower it")
     check_room(process="worker", count=settings.workers, cpus_each=settings.cpus_per_worker, use_gpu=settings.use_gpu)
 
 

@@ -27,13 +27,16 @@ class Scores:
         return np.zeros(1, np.uint8)
 
 
-@pytest.mark.parametrize(("keeps_last", "kept"), [(False, 1), (True, 3)])
-def test_the_best_weights_are_kept_or_the_last(tmp_path: Path, keeps_last: bool, kept: int) -> None:
-    plan: Any = SimpleNamespace(keeps_last=keeps_last)
-    replica = SimpleNamespace(show=lambda weights: None)
+@pytest.mark.parametrize(("average_epochs", "kept"), [(0, 1), (1, 8), (3, (1 + 4 + 8) / 3)])
+def test_the_best_weights_are_kept_or_the_mean_of_the_last(tmp_path: Path, average_epochs: int, kept: float) -> None:
+    plan: Any = SimpleNamespace(epochs=4, average_epochs=average_epochs, patience=1)
+    shown: list[float] = []
+    replica = SimpleNamespace(show=lambda weights: shown.append(float(weights["kernel:0"][0])))
     loop = _Loop(plan, replica, Scores(0.3, 0.7, 0.5, 0.7), Share(size=1, rank=0, workers=1))
-    for epoch in range(4):
-        state = {"kernel:0": np.full(2, epoch, np.float32)}
+    for weight in (0, 1, 4, 8):
+        state = {"kernel:0": np.full(2, weight, np.float32), "optimiser/0000": np.ones(3)}
         loop._history.append(loop._score(state))
         loop._save(tmp_path, state)
-    assert read_arrays(tmp_path / KEPT)["kernel:0"].tolist() == [kept, kept]
+    assert read_arrays(tmp_path / KEPT)["kernel:0"].tolist() == pytest.approx([kept, kept])
+    assert shown[-1] == (8 if average_epochs == 0 else pytest.approx(kept))  # what is scored is what would be kept
+    assert loop._has_stalled() == (average_epochs == 0)
