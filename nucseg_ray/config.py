@@ -113,11 +113,10 @@ class TrainSettings(Settings):
     learning_rate: float = Field(2e-3, description="highest learning rate, after the warm-up", gt=0)
     encoder_rate: float = Field(0.3, description="the encoder's part of the learning rate, once it learns", gt=0, le=1)
     patience: int = Field(10, description="stop after so many epochs without a better validation score", ge=1)
-    average_epochs: int = Field(
-        0,
-        description="keep the mean of the weights of so many last epochs, in which the learning rate stays as it is; "
-        "0: those of the best validation score",
-        ge=0,
+    keep: Literal["best", "last", "mean"] = Field(
+        "best",
+        description="weights to keep: those of the epoch with the best validation score, of the last, or the mean of "
+        "the last and of the model that --encoder-weights names",
     )
     seed: int = Field(0, description="seed of everything random", ge=0)
 

@@ -24,8 +24,7 @@ OPTIMISER_PREFIX = "optimiser/"
 class Schedule:
     """The learning rate: a linear warm-up, then half a cosine down to nothing (Loshchilov & Hutter 2017).
 
-    The encoder joins after ``frozen_steps``, at ``encoder_share`` of the rate. In the last ``held_steps`` the rate
-    stays where it is.
+    The encoder joins after ``frozen_steps``, at ``encoder_share`` of the rate.
     """
 
     learning_rate: float
@@ -33,7 +32,6 @@ class Schedule:
     total_steps: int
     frozen_steps: int
     encoder_share: float = 1.0
-    held_steps: int = 0
 
 
 class Replica:
@@ -59,13 +57,12 @@ class Replica:
             encoder = self._model.get_layer("encoder").trainable_variables
             of_encoder = {variable.ref() for variable in encoder}
             decoder = [each for each in self._model.trainable_variables if each.ref() not in of_encoder]
-            cosine = tf_keras.optimizers.schedules.CosineDecay(
+            rate = tf_keras.optimizers.schedules.CosineDecay(
                 initial_learning_rate=schedule.learning_rate / 100,
                 decay_steps=max(1, schedule.total_steps - schedule.warmup_steps),
                 warmup_target=schedule.learning_rate,
                 warmup_steps=max(1, schedule.warmup_steps),
             )
-            rate = _Held(cosine, from_step=schedule.total_steps - schedule.held_steps)
             self._parts = [_Part(decoder, rate)]
             if schedule.frozen_steps < schedule.total_steps:
                 self._parts.append(
@@ -149,17 +146,6 @@ class _Part:
         self.variables = variables
         self.optimiser = tf_keras.optimizers.Adam(rate, clipnorm=1.0)
         self.optimiser.build(variables)
-
-
-class _Held(tf_keras.optimizers.schedules.LearningRateSchedule):
-    """Another schedule, that stays where it is from some step on."""
-
-    def __init__(self, schedule: tf_keras.optimizers.schedules.LearningRateSchedule, *, from_step: int) -> None:
-        self._schedule = schedule
-        self._from_step = from_step
-
-    def __call__(self, step: tf.Tensor) -> tf.Tensor:
-        return self._schedule(tf.minimum(step, self._from_step))
 
 
 class _Late(tf_keras.optimizers.schedules.LearningRateSchedule):

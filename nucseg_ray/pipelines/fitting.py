@@ -101,7 +101,7 @@ def _plan(settings: TrainSettings, *, network: Network, prepared: Sequence[Prepa
         learning_rate=settings.learning_rate,
         encoder_share=1.0 if from_scratch else settings.encoder_rate,
         patience=settings.patience,
-        average_epochs=settings.average_epochs,
+        keep=settings.keep,
         threads=settings.threads_per_worker,
         pictures=min(settings.pictures, len(validation.images)),
         tensorboard=Location(settings.output) / TENSORBOARD,

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import ray
@@ -41,9 +41,9 @@ class LoopPlan:
 
     ``weights``, ``train`` and ``validation`` refer to the weights to begin with and to the :class:`Prepared` images.
     Of the ``epochs`` the first ``frozen_epochs`` leave the encoder as it is; it then learns at ``encoder_share`` of the
-    learning rate. In the last ``average_epochs`` the rate stays as it is, and the mean of their weights is kept
-    (stochastic weight averaging, Izmailov et al. 2018, arXiv:1803.05407). ``batch_size`` is one worker's share;
-    ``board`` takes lines of progress, the folder ``tensorboard`` event files.
+    learning rate. What is kept is the weights of the ``best`` epoch, of the ``last``, or the ``mean`` of those to begin
+    with and those of the last (Wortsman et al. 2022, arXiv:2109.01903). ``batch_size`` is one worker's share; ``board``
+    takes lines of progress, the folder ``tensorboard`` event files.
     """
 
     architecture: Architecture
@@ -60,7 +60,7 @@ class LoopPlan:
     learning_rate: float
     encoder_share: float
     patience: int
-    average_epochs: int
+    keep: Literal["best", "last", "mean"]
     threads: int
     pictures: int
     tensorboard: Location
@@ -86,7 +86,6 @@ def train_worker(config: dict[str, Any]) -> None:
             total_steps=total_steps,
             frozen_steps=plan.frozen_epochs * plan.steps_per_epoch,
             encoder_share=plan.encoder_share,
-            held_steps=plan.average_epochs * plan.steps_per_epoch,
         ),
         n_workers=context.get_world_size(),
         from_scratch=plan.from_scratch,
@@ -226,12 +225,12 @@ class _Loop:
 
         started = time.monotonic()
         weights: dict[str, NDArray[Any]] = dict(network_weights(state))
-        averaged = len(self._history) + 1 - (self._plan.epochs - self._plan.average_epochs)
-        if averaged > 1 and self._kept is not None:
-            weights = {name: mean + (weights[name] - mean) / averaged for name, mean in self._kept.items()}
+        if self._plan.keep == "mean":
+            weights = {name: (array + weights[name]) / 2 for name, array in ray.get(self._plan.weights).items()}
         self._replica.show(weights)
         scores = self._validation.score()
-        if averaged >= 1 or all(scores["validation_score"] > row["validation_score"] for row in self._history):
+        best = all(scores["validation_score"] > row["validation_score"] for row in self._history)
+        if best or self._plan.keep != "best":
             self._kept = weights
             if self._leads:
                 self._pictures["after"] = self._validation.predict_shown()
@@ -273,7 +272,7 @@ class _Loop:
         self._history = json.loads((folder / HISTORY).read_text(encoding="utf-8"))
 
     def _has_stalled(self) -> bool:
-        if self._plan.average_epochs:
+        if self._plan.keep != "best":
             return False
         scores = [row["validation_score"] for row in self._history]
         return bool(scores) and len(scores) - 1 - int(np.argmax(scores)) >= self._plan.patience

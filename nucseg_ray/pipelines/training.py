@@ -84,7 +84,9 @@ def _train(
     if earlier is not None:
         check_same_images(output, earlier, **sides)
     # A download that fails should fail before the images are read.
-    weights = initial_weights(architecture, named=settings.encoder_weights, seed=settings.seed)
+    weights = initial_weights(
+        architecture, named=settings.encoder_weights, seed=settings.seed, whole=settings.keep == "mean"
+    )
     prepared = [prepare(read_samples(side), normalisation=normalisation) for side in (split.train, split.validation)]
     _report_prepared(prepared)
     log.begin(settings, earlier=earlier.mlflow_run if earlier else None)
@@ -135,9 +137,6 @@ def _check_resources(settings: TrainSettings) -> None:
         raise UsageError(
             f"--crops-per-epoch {settings.crops_per_epoch}: less than one batch of --batch-size {settings.batch_size}"
         )
-    epochs = settings.epochs + settings.finetune_epochs
-    if settings.average_epochs > epochs:
-        raise UsageError(f"--average-epochs {settings.average_epochs}: there are {epochs} epochs in all; lower it")
     check_room(process="worker", count=settings.workers, cpus_each=settings.cpus_per_worker, use_gpu=settings.use_gpu)
 
 

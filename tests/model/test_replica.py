@@ -159,13 +159,3 @@ def test_evaluation_shows_the_weights_it_was_given(
 def test_a_lone_worker_sums_by_itself(replica: Any) -> None:
     values = np.array([1.5, 2.0])
     np.testing.assert_array_equal(replica.sum_over_workers(values), values)
-
-
-def test_the_rate_stays_where_it_is_while_weights_are_averaged(unet: Any) -> None:
-    import tf_keras
-
-    from nucseg_ray.model.replica import _Held
-
-    falling = tf_keras.optimizers.schedules.CosineDecay(1.0, decay_steps=10)
-    held = _Held(falling, from_step=6)
-    assert [float(held(step)) for step in (0, 3, 6, 7, 10)] == [float(falling(step)) for step in (0, 3, 6, 6, 6)]

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import ray
 
 from nucseg_ray.model.bundle import read_arrays
 from nucseg_ray.pipelines.crops import Share
@@ -27,9 +28,10 @@ class Scores:
         return np.zeros(1, np.uint8)
 
 
-@pytest.mark.parametrize(("average_epochs", "kept"), [(0, 1), (1, 8), (3, (1 + 4 + 8) / 3)])
-def test_the_best_weights_are_kept_or_the_mean_of_the_last(tmp_path: Path, average_epochs: int, kept: float) -> None:
-    plan: Any = SimpleNamespace(epochs=4, average_epochs=average_epochs, patience=1)
+@pytest.mark.parametrize(("keep", "kept"), [("best", 1), ("last", 8), ("mean", (16 + 8) / 2)])
+def test_weights_are_kept_as_asked(ray_session: None, tmp_path: Path, keep: str, kept: float) -> None:
+    begun = ray.put({"kernel:0": np.full(2, 16, np.float32)})
+    plan: Any = SimpleNamespace(epochs=4, keep=keep, patience=1, weights=begun)
     shown: list[float] = []
     replica = SimpleNamespace(show=lambda weights: shown.append(float(weights["kernel:0"][0])))
     loop = _Loop(plan, replica, Scores(0.3, 0.7, 0.5, 0.7), Share(size=1, rank=0, workers=1))
@@ -38,5 +40,5 @@ def test_the_best_weights_are_kept_or_the_mean_of_the_last(tmp_path: Path, avera
         loop._history.append(loop._score(state))
         loop._save(tmp_path, state)
     assert read_arrays(tmp_path / KEPT)["kernel:0"].tolist() == pytest.approx([kept, kept])
-    assert shown[-1] == (8 if average_epochs == 0 else pytest.approx(kept))  # what is scored is what would be kept
-    assert loop._has_stalled() == (average_epochs == 0)
+    assert shown[-1] == (8 if keep == "best" else kept)  # what is scored is what would be kept
+    assert loop._has_stalled() == (keep == "best")
