@@ -90,7 +90,7 @@ class TrainSettings(Settings):
         "centres", description="predict nuclei and the way to each one's centre, or the foreground alone"
     )
     nucleus_diameter_px: float = Field(
-        36.0,
+        44.0,
         description="diameter that images are brought to by their nuclei's, for the network: smaller is faster",
         ge=8,
         le=100,
