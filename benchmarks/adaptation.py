@@ -28,7 +28,7 @@ from nucseg_ray.storage.training_sets import find_training_set
 
 JOBS = Path(__file__).resolve().parents[1] / "jobs"
 # The network that is adapted, and the few images' own training; the README tells users the second.
-WITHOUT = ("--epochs", "1", "--finetune-epochs", "9", "--crops-per-epoch", "2000")
+WITHOUT = ("--epochs", "1", "--finetune-epochs", "7", "--crops-per-epoch", "2000")
 FEW = ("--epochs", "1", "--finetune-epochs", "4", "--crops-per-epoch", "320", "--learning-rate", "0.001")
 COLUMNS = ("AP@0.5", "AP@0.75", "mean AP", "Bowl score")
 

@@ -91,7 +91,7 @@ class TrainSettings(Settings):
         "centres", description="predict nuclei and the way to each one's centre, or the foreground alone"
     )
     nucleus_diameter_px: float = Field(
-        36.0,
+        44.0,
         description="diameter that images are brought to by their nuclei's, for the network: smaller is faster",
         ge=8,
         le=100,
@@ -114,6 +114,11 @@ class TrainSettings(Settings):
     learning_rate: float = Field(2e-3, description="highest learning rate, after the warm-up", gt=0)
     encoder_rate: float = Field(0.3, description="the encoder's part of the learning rate, once it learns", gt=0, le=1)
     patience: int = Field(10, description="stop after so many epochs without a better validation score", ge=1)
+    keep: Literal["best", "last", "mean"] = Field(
+        "best",
+        description="weights to keep: those of the epoch with the best validation score, of the last, or the mean of "
+        "the last and of the model that --encoder-weights names",
+    )
     seed: int = Field(0, description="seed of everything random", ge=0)
 
     workers: int = Field(1, description="training workers; one GPU each with --use-gpu", ge=1)

@@ -26,8 +26,8 @@ class Augmentation:
     and stretched by ``stretch`` (a standard deviation, of the logarithm) along each axis.
     """
 
-    size_spread: float = 0.35
-    stray_probability: float = 0.2
+    size_spread: float = 0.3
+    stray_probability: float = 0.15
     least_diameter_px: float = 8.0
     largest_diameter_px: float = 100.0
     tilt_probability: float = 0.3

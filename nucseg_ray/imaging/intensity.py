@@ -25,7 +25,7 @@ class Intensity:
     grey_probability: float = 0.1
     blur_sigma_px: float = 1.5
     noise_sigma: float = 0.06
-    probability: float = 0.4
+    probability: float = 0.25
 
 
 def change_intensity(pixels: NDArray[np.uint8], intensity: Intensity, rng: np.random.Generator) -> NDArray[np.uint8]:

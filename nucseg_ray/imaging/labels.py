@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from nucseg_ray.errors import UsageError
 from nucseg_ray.imaging.diameters import nuclei_of
+from nucseg_ray.imaging.tidying import drop_doubtful, tidy
 from nucseg_ray.imaging.votes import label_votes
 
 Labels = NDArray[np.int32]
@@ -68,7 +69,7 @@ class ForegroundLabels:
         _check_maps(self, maps)
         foreground = _above(_ringed(maps[:, :, 0]), self.threshold)
         _, labels = cv2.connectedComponents(foreground.view(np.uint8), connectivity=4, ltype=cv2.CV_32S)
-        return _tidy(labels, np.flatnonzero(foreground), _least_area(self, scale, min_area_px))
+        return tidy(labels, np.flatnonzero(foreground), _least_area(self, scale, min_area_px))
 
     def targets(self, labels: Labels, centres: Centres | None = None) -> Maps:
         """Return the maps (H, W, 1) uint8 a perfect network would predict for a label image: 0 or 255."""
@@ -87,6 +88,7 @@ class ForegroundLabels:
 class CentreLabels:
     """Every pixel of the foreground votes for the centre of its nucleus.
 
+    Nuclei over whose pixels the map ``nucleus`` is below ``least_certainty`` on average are dropped.
     The maps ``centre_dy`` and ``centre_dx`` say how far that centre lies below and to the right of the pixel, in steps
     of ``offset_step_px`` of the network's pixels from the value 128; so they reach 128 steps far. How votes become
     nuclei: :func:`nucseg_ray.imaging.votes.label_votes`.
@@ -102,11 +104,13 @@ class CentreLabels:
     tried: ClassVar[Mapping[str, tuple[Any, ...]]] = {
         "threshold": THRESHOLDS,
         "least_votes": (0.05, 0.1, 0.2, 0.3),
+        "least_certainty": (0.6, 0.7, 0.75, 0.8, 0.84, 0.88),
         "min_area_px": LEAST_AREAS_PX,
     }
 
     threshold: float = 0.5
     least_votes: float = 0.1
+    least_certainty: float = 0.6
     min_area_px: int = 20
     offset_step_px: float = 0.5
 
@@ -114,6 +118,7 @@ class CentreLabels:
         """Refuse settings that would label nothing or everything."""
         _check_fraction(self, "threshold")
         _check_fraction(self, "least_votes")
+        _check_fraction(self, "least_certainty")
         _check_area(self)
         if not self.offset_step_px > 0:
             raise UsageError(
@@ -137,7 +142,8 @@ class CentreLabels:
         step_px = np.float32(self.offset_step_px / scale)
         dy, dx = ((plane.reshape(-1)[voters].astype(np.float32) - ZERO) * step_px for plane in offsets)
         labels = label_votes(voters, dy, dx, shape=nucleus.shape, least_votes=self.least_votes)
-        return _tidy(labels, voters, _least_area(self, scale, min_area_px))
+        drop_doubtful(labels, voters, nucleus.reshape(-1)[voters], least_certainty=self.least_certainty)
+        return tidy(labels, voters, _least_area(self, scale, min_area_px))
 
     def targets(self, labels: Labels, centres: Centres | None = None) -> Maps:
         """Return the maps (H, W, 3) uint8 a perfect network would predict for a label image.
@@ -226,45 +232,3 @@ def _nucleus_target(labels: Labels) -> Maps:
 def _ringed(plane: Maps) -> Maps:
     """Put a ring of background round a plane: then every pixel of a nucleus has all its neighbours."""
     return np.asarray(cv2.copyMakeBorder(plane, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0), np.uint8)
-
-
-def _tidy(ringed: Labels, pixels: NDArray[np.int64], min_area_px: float) -> Labels:
-    """Fill holes, drop nuclei below the least area, number the rest in raster order, take the ring of background off.
-
-    ``pixels`` are those of the nuclei, as positions in the flattened image, in raster order.
-    """
-    flat = ringed.reshape(-1)
-    numbers = flat[pixels]
-    highest = int(numbers.max(initial=0))
-    first = np.zeros(highest + 1, np.int64)
-    starts = np.flatnonzero(np.diff(numbers, prepend=0))[::-1]  # where a run of one nucleus begins, the last one first
-    first[numbers[starts]] = pixels[starts]  # of repeated indices the last one stays: the first pixel in raster order
-    filled = _fill_holes(ringed)
-    area = sum(np.bincount(each, minlength=highest + 1) for each in (numbers, flat[filled]))
-    kept = np.flatnonzero((area > 0) & (area >= min_area_px))
-    new_number = np.zeros(highest + 1, np.int32)
-    new_number[kept[np.argsort(first[kept])]] = np.arange(1, kept.size + 1, dtype=np.int32)
-    flat[pixels] = new_number[numbers]
-    flat[filled] = new_number[flat[filled]]
-    return np.ascontiguousarray(ringed[1:-1, 1:-1])
-
-
-def _fill_holes(ringed: Labels) -> NDArray[np.int64]:
-    """Give background that one nucleus alone encloses to that nucleus, in place; gives the pixels that changed."""
-    # Eight neighbours here are the counterpart of four for the nuclei: a hole cannot leak through a corner. Region 1 is
-    # that of the ring, since it has the first pixel; all others are holes.
-    count, regions = cv2.connectedComponents((ringed == 0).astype(np.uint8), connectivity=8, ltype=cv2.CV_32S)
-    pixels = np.flatnonzero(regions > 1)
-    if not pixels.size:
-        return pixels
-    hole_of = regions.reshape(-1)[pixels]
-    flat, width = ringed.reshape(-1), ringed.shape[1]
-    least, most = np.full(count, np.iinfo(np.int32).max, np.int32), np.zeros(count, np.int32)
-    for step in (-width - 1, -width, -width + 1, -1, 1, width - 1, width, width + 1):
-        neighbour = flat[pixels + step]
-        is_nucleus = neighbour > 0
-        np.minimum.at(least, hole_of[is_nucleus], neighbour[is_nucleus])
-        np.maximum.at(most, hole_of[is_nucleus], neighbour[is_nucleus])
-    owner = np.where(least == most, most, 0)[hole_of]
-    flat[pixels] = owner
-    return pixels[owner > 0]

@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 
-# Nuclei of these parts of the diameter that a network was trained at are left as they are; others come to the nearer.
-LEAST, MOST = 2 / 3, 1.5
 SMALLEST_SCALE, LARGEST_SCALE = 1 / 8, 4.0
 # Scales come in steps, fine enough that none matters: estimates that differ little then ask for the same scale.
 STEPS_PER_OCTAVE = 8
@@ -24,11 +22,10 @@ def scale_for(diameter_px: float, model_diameter_px: float) -> float:
 
     Examples
     --------
-    >>> [scale_for(diameter, 30.0) for diameter in (40.0, 90.0, 10.0, 1.0)]
+    >>> [scale_for(diameter, 30.0) for diameter in (30.0, 60.0, 15.0, 1.0)]
     [1.0, 0.5, 2.0, 4.0]
     """
-    wanted = min(max(diameter_px, LEAST * model_diameter_px), MOST * model_diameter_px) / diameter_px
-    step = round(math.log2(wanted) * STEPS_PER_OCTAVE)
+    step = round(math.log2(model_diameter_px / diameter_px) * STEPS_PER_OCTAVE)
     return float(min(max(2 ** (step / STEPS_PER_OCTAVE), SMALLEST_SCALE), LARGEST_SCALE))
 
 

@@ -223,7 +223,7 @@ def _render(prepared: Prepared, plan: CropPlan, crops: range) -> tuple[NDArray[n
 def render(prepared: Prepared, plan: CropPlan, crops: Iterable[int]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Draw crops by their numbers in the whole run.
 
-    Gives pixels ``(N, crop_px, crop_px, 3)`` and targets ``(N, crop_px, crop_px, maps + 1)``, both uint8.
+    Gives pixels ``(N, crop_px, crop_px, 3)`` and targets ``(N, crop_px, crop_px, maps + 2)``, both uint8.
     """
     weights = image_weights(prepared.images, crop_px=plan.crop_px, diameter_px=plan.diameter_px)
     drawn: dict[int, NDArray[np.int64]] = {}

@@ -21,7 +21,7 @@ from nucseg_ray.model.bundle import read_arrays
 from nucseg_ray.pipelines.crops import CropPlan, Prepared
 from nucseg_ray.pipelines.native_stderr import native_stderr_silenced
 from nucseg_ray.pipelines.progress import OnEpoch, relayed_board
-from nucseg_ray.pipelines.train_loop import BEST, HISTORY, PICTURES, LoopPlan, train_worker
+from nucseg_ray.pipelines.train_loop import HISTORY, KEPT, PICTURES, LoopPlan, train_worker
 from nucseg_ray.pipelines.training_output import CHECKPOINTS, TENSORBOARD
 from nucseg_ray.storage.locations import Location
 
@@ -68,7 +68,7 @@ def fit(
         raise NucsegError("training ended without a checkpoint; see the log of its workers")
     with result.checkpoint.as_directory() as folder:
         return Trained(
-            weights=read_arrays(Path(folder) / BEST),
+            weights=read_arrays(Path(folder) / KEPT),
             pictures=read_arrays(Path(folder) / PICTURES),
             history=json.loads((Path(folder) / HISTORY).read_text(encoding="utf-8")),
         )
@@ -101,6 +101,7 @@ def _plan(settings: TrainSettings, *, network: Network, prepared: Sequence[Prepa
         learning_rate=settings.learning_rate,
         encoder_share=1.0 if from_scratch else settings.encoder_rate,
         patience=settings.patience,
+        keep=settings.keep,
         threads=settings.threads_per_worker,
         pictures=min(settings.pictures, len(validation.images)),
         tensorboard=Location(settings.output) / TENSORBOARD,

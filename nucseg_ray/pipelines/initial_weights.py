@@ -7,7 +7,7 @@ from typing import Any
 
 import ray
 
-from nucseg_ray.errors import InputError, ModelError, WeightsError
+from nucseg_ray.errors import InputError, ModelError, UsageError, WeightsError
 from nucseg_ray.model.architecture import Architecture
 from nucseg_ray.model.bundle import Bundle
 from nucseg_ray.model.pretrained import PRETRAINED
@@ -20,19 +20,28 @@ _KNOWN = ("imagenet", "none")
 logger = logging.getLogger(__name__)
 
 
-def initial_weights(architecture: Architecture, *, named: str, seed: int) -> Any:
+def initial_weights(architecture: Architecture, *, named: str, seed: int, whole: bool = False) -> Any:
     """Give a reference to the weights that all workers begin with: built once, so that they are the same.
 
-    ``named`` is the value of ``--encoder-weights``. Ray must be running.
+    ``named`` is the value of ``--encoder-weights``; ``whole``: only a model of this very architecture will do. Ray must
+    be running.
 
     Raises
     ------
     InputError, ModelError
         There is nothing of that name, or it is not in order.
+    UsageError
+        It is not the whole model asked for.
     WeightsError
         The weights cannot be downloaded, or do not fit the network.
     """
     source = named if named in _KNOWN else _read(named)
+    if whole and not (isinstance(source, Bundle) and source.architecture == architecture):
+        raise UsageError(
+            f"--keep mean: expected --encoder-weights to name a model with the maps and widths of this network, found "
+            f"{named}; a mean with weights that are partly random is of no use: give {PRETRAINED} or the folder of a "
+            "model, or --keep best"
+        )
     if isinstance(source, Bundle):
         _tell_what_is_kept(source, architecture)
         task = _go_on_from.remote(architecture, source.weights(), source.architecture, seed)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import ray
@@ -27,7 +27,7 @@ from nucseg_ray.pipelines.progress import duration
 from nucseg_ray.storage.atomic import write_bytes
 from nucseg_ray.storage.locations import Location
 
-STATE, BEST, PICTURES, HISTORY = "state.npz", "best.npz", "pictures.npz", "history.json"
+STATE, KEPT, PICTURES, HISTORY = "state.npz", "kept.npz", "pictures.npz", "history.json"
 EVALUATION_BATCH = 16
 # What the pictures show of a crop.
 _SHOWN = {"image": "pixels", "labels": "labels"}
@@ -41,8 +41,9 @@ class LoopPlan:
 
     ``weights``, ``train`` and ``validation`` refer to the weights to begin with and to the :class:`Prepared` images.
     Of the ``epochs`` the first ``frozen_epochs`` leave the encoder as it is; it then learns at ``encoder_share`` of the
-    learning rate. ``batch_size`` is one worker's share; ``board`` takes lines of progress, the folder ``tensorboard``
-    event files.
+    learning rate. What is kept is the weights of the ``best`` epoch, of the ``last``, or the ``mean`` of those to begin
+    with and those of the last (Wortsman et al. 2022, arXiv:2109.01903). ``batch_size`` is one worker's share; ``board``
+    takes lines of progress, the folder ``tensorboard`` event files.
     """
 
     architecture: Architecture
@@ -59,6 +60,7 @@ class LoopPlan:
     learning_rate: float
     encoder_share: float
     patience: int
+    keep: Literal["best", "last", "mean"]
     threads: int
     pictures: int
     tensorboard: Location
@@ -159,7 +161,7 @@ class _Loop:
         self._share = share
         self._leads = share.rank == 0
         self._history: list[dict[str, float]] = []
-        self._best: dict[str, NDArray[Any]] | None = None
+        self._kept: dict[str, NDArray[Any]] | None = None
         self._pictures: dict[str, NDArray[Any]] = {}
 
     def run(self) -> None:
@@ -222,11 +224,14 @@ class _Loop:
         from nucseg_ray.model.replica import network_weights
 
         started = time.monotonic()
-        weights = network_weights(state)
+        weights: dict[str, NDArray[Any]] = dict(network_weights(state))
+        if self._plan.keep == "mean":
+            weights = {name: (array + weights[name]) / 2 for name, array in ray.get(self._plan.weights).items()}
         self._replica.show(weights)
         scores = self._validation.score()
-        if all(scores["validation_score"] > row["validation_score"] for row in self._history):
-            self._best = dict(weights)
+        best = all(scores["validation_score"] > row["validation_score"] for row in self._history)
+        if best or self._plan.keep != "best":
+            self._kept = weights
             if self._leads:
                 self._pictures["after"] = self._validation.predict_shown()
         return {**scores, "validation_seconds": time.monotonic() - started}
@@ -256,17 +261,19 @@ class _Loop:
 
     def _save(self, folder: Path, state: Mapping[str, NDArray[Any]]) -> None:
         write_arrays(folder / STATE, state)
-        write_arrays(folder / BEST, self._best or {})
+        write_arrays(folder / KEPT, self._kept or {})
         write_arrays(folder / PICTURES, self._pictures)
         (folder / HISTORY).write_text(json.dumps(self._history), encoding="utf-8")
 
     def _restore(self, folder: Path) -> None:
         self._replica.restore(read_arrays(folder / STATE))
-        self._best = read_arrays(folder / BEST)
+        self._kept = read_arrays(folder / KEPT)
         self._pictures = read_arrays(folder / PICTURES)
         self._history = json.loads((folder / HISTORY).read_text(encoding="utf-8"))
 
     def _has_stalled(self) -> bool:
+        if self._plan.keep != "best":
+            return False
         scores = [row["validation_score"] for row in self._history]
         return bool(scores) and len(scores) - 1 - int(np.argmax(scores)) >= self._plan.patience
 

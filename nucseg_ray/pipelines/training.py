@@ -84,7 +84,9 @@ def _train(
     if earlier is not None:
         check_same_images(output, earlier, **sides)
     # A download that fails should fail before the images are read.
-    weights = initial_weights(architecture, named=settings.encoder_weights, seed=settings.seed)
+    weights = initial_weights(
+        architecture, named=settings.encoder_weights, seed=settings.seed, whole=settings.keep == "mean"
+    )
     prepared = [prepare(read_samples(side), normalisation=normalisation) for side in (split.train, split.validation)]
     _report_prepared(prepared)
     log.begin(settings, earlier=earlier.mlflow_run if earlier else None)
@@ -109,7 +111,7 @@ def _train(
             bundle, calibration=calibration_crops(prepared[0], diameter_px=settings.nucleus_diameter_px)
         )
         bundle = set_labels(bundle.folder, tune_labels(bundle, prepared[0], crop_px=settings.crop_px))
-        logger.info("scoring the best weights on %d whole validation images", len(validation))
+        logger.info("scoring the weights kept on %d whole validation images", len(validation))
         by_form = score_forms(bundle, split.validation, settings)
         write_scores(output / "validation", by_form[REFERENCE])
         summaries = {form: of_form.summary for form, of_form in by_form.items()}

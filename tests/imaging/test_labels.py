@@ -83,6 +83,21 @@ def test_noise_on_the_maps_does_not_split_nuclei() -> None:
     assert found.ap[0] > 0.97
 
 
+def test_nuclei_that_the_network_doubts_are_dropped() -> None:
+    truth = touching_grid(9)
+    maps = CentreLabels().targets(truth)
+    doubtful = np.isin(truth, [3, 4, 9])
+    maps[doubtful, 0] = round(0.77 * 255)
+    sure = CentreLabels().label(CentreLabels().targets(truth))
+    np.testing.assert_array_equal(CentreLabels(least_certainty=0.75).label(maps), sure)
+    kept = CentreLabels(least_certainty=0.8).label(maps)
+    np.testing.assert_array_equal(kept > 0, (truth > 0) & ~doubtful)
+    assert kept.max() == truth.max() - 3  # numbered without gaps
+    # It is the mean that counts: a nucleus with an unsure rim stays.
+    maps[doubtful & (np.random.default_rng(0).random(truth.shape) < 0.5), 0] = 255
+    assert CentreLabels(least_certainty=0.8).label(maps).max() == truth.max()
+
+
 def test_offsets_lead_to_the_centroid_and_stay_in_reach() -> None:
     labels = np.zeros((40, 300), np.int32)
     labels[4:9, 5:15] = 3  # centroid (6, 9.5)
@@ -239,7 +254,7 @@ def test_any_maps_give_labels_that_hold_the_promises(seed: int, blur: float) -> 
     assert np.all(ndimage.binary_fill_holes(maps[:, :, 0] > 127.5) | (found == 0))
 
 
-@pytest.mark.parametrize("variant", [ForegroundLabels(0.4, 7), CentreLabels(0.6, 0.3, 0, 1.0)])
+@pytest.mark.parametrize("variant", [ForegroundLabels(0.4, 7), CentreLabels(0.6, 0.3, 0.7, 0, 1.0)])
 def test_settings_survive_json(variant: ForegroundLabels | CentreLabels) -> None:
     assert labels_from_dict(json.loads(json.dumps(variant.to_dict()))) == variant
 

@@ -11,8 +11,6 @@ from hypothesis import strategies as st
 
 from nucseg_ray.imaging.rescale import (
     LARGEST_SCALE,
-    LEAST,
-    MOST,
     MOST_PIXELS,
     SMALLEST_SCALE,
     STEPS_PER_OCTAVE,
@@ -24,15 +22,11 @@ from nucseg_ray.imaging.rescale import (
 
 
 @given(diameter=st.floats(0.5, 2000), model=st.floats(8, 100))
-def test_nuclei_come_into_the_band_by_the_nearer_edge(diameter: float, model: float) -> None:
+def test_nuclei_come_to_the_diameter_of_the_model(diameter: float, model: float) -> None:
     scale = scale_for(diameter, model)
     assert SMALLEST_SCALE <= scale <= LARGEST_SCALE
-    if LEAST * model <= diameter <= MOST * model:
-        assert scale == 1
-    elif SMALLEST_SCALE < scale < LARGEST_SCALE:
-        edge = LEAST * model if diameter < model else MOST * model
-        assert abs(math.log2(diameter * scale / edge)) <= 0.5 / STEPS_PER_OCTAVE + 1e-9
-        assert (scale - 1) * (model - diameter) >= 0
+    if SMALLEST_SCALE < scale < LARGEST_SCALE:
+        assert abs(math.log2(diameter * scale / model)) <= 0.5 / STEPS_PER_OCTAVE + 1e-9
 
 
 def test_the_steps_are_whole_parts_of_an_octave() -> None:

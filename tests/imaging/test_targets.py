@@ -18,13 +18,14 @@ def crop_of(labels: np.ndarray, *, crop_px: int) -> Crop:
 
 def test_maps_and_weights() -> None:
     labels = np.zeros((40, 40), np.int32)
-    labels[2:6, 2:6] = 1  # smaller than what has full weight
+    labels[1:4, 1:4] = 1  # smaller than what has full weight
     labels[10:30, 10:30] = 5  # as large as a disc of 22.57 px
     targets = training_targets(crop_of(labels, crop_px=40), CentreLabels())
-    assert (targets.shape, targets.dtype) == ((40, 40, 4), np.uint8)
+    assert (targets.shape, targets.dtype) == ((40, 40, 5), np.uint8)
     np.testing.assert_array_equal(targets[..., :3], CentreLabels().targets(labels))
-    assert (targets[labels == 1, 3] == 255).all() and (targets[labels == 0, 3] == 255).all()
-    assert (targets[labels == 5, 3] == round(255 * 8 / (2 * np.sqrt(400 / np.pi)))).all()
+    assert not targets[..., 3].any()
+    assert (targets[labels == 1, 4] == 255).all() and (targets[labels == 0, 4] == 255).all()
+    assert (targets[labels == 5, 4] == round(255 * 8 / (2 * np.sqrt(400 / np.pi)))).all()
 
 
 def test_a_nucleus_that_is_cut_points_beyond_the_crop_and_weighs_as_the_whole() -> None:
@@ -38,13 +39,25 @@ def test_a_nucleus_that_is_cut_points_beyond_the_crop_and_weighs_as_the_whole() 
 def test_beyond_the_image_nothing_counts() -> None:
     labels = np.ones((8, 10), np.int32)
     targets = training_targets(crop_of(labels, crop_px=12), ForegroundLabels())
-    assert targets.shape == (12, 12, 2)
+    assert targets.shape == (12, 12, 3)
     known = np.pad(np.ones((8, 10), bool), ((2, 2), (1, 1)))
-    np.testing.assert_array_equal(targets[..., 1] > 0, known)
+    np.testing.assert_array_equal(targets[..., 2] > 0, known)
     np.testing.assert_array_equal(targets[..., 0], np.where(known, 255, 0))
 
 
 def test_a_huge_nucleus_still_counts() -> None:
     labels = np.ones((3000, 3000), np.int32)
     targets = training_targets(crop_of(labels, crop_px=32), CentreLabels())
-    assert (targets[..., 3] == 1).all()
+    assert (targets[..., 4] == 1).all()
+
+
+def test_where_nuclei_meet() -> None:
+    labels = np.zeros((40, 60), np.int32)
+    labels[5:20, 5:20] = 2
+    labels[5:20, 22:40] = 7  # a gap of two pixels
+    labels[30:38, 5:20] = 9  # far from both
+    contacts = training_targets(crop_of(labels, crop_px=64), ForegroundLabels())[12:52, 2:62, 1]
+    expected = np.zeros_like(labels)
+    # Up to three pixels from columns 19 and 22, the last of the one and the first of the other; rows three beyond both.
+    expected[2:23, 19:23] = 255
+    np.testing.assert_array_equal(contacts, expected)

@@ -119,8 +119,8 @@ def test_inside_the_band_one_pass_is_all_and_changes_nothing() -> None:
 def test_a_diameter_that_is_given_is_taken() -> None:
     image, _ = drawn(30)
     network = Perfect()
-    ((found),) = scaled(network).maps_of([image], [90.0])
-    assert (found.scale, found.diameter_px) == (0.5, 90.0)
+    ((found),) = scaled(network).maps_of([image], [60.0])
+    assert (found.scale, found.diameter_px) == (0.5, 60.0)
     assert network.calls == [(1, 256, 256, 3)]  # 200 px, in steps of 64
 
 

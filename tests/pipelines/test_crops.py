@@ -183,7 +183,7 @@ def test_the_stream_equals_a_plain_loop(prepared: Prepared, truth: Truth) -> Non
     # Batches of 16 cross the ends of epochs of 40.
     batches = stream(prepared, Share(size=16, rank=0, workers=1), first_step=0, steps=7)
     assert [images.shape for images, _ in batches] == [(16, 64, 64, 3)] * 7
-    assert [targets.shape for _, targets in batches] == [(16, 64, 64, 4)] * 7
+    assert [targets.shape for _, targets in batches] == [(16, 64, 64, 5)] * 7
     for taken, expected in zip(zip(*batches, strict=True), plain_loop(truth, epochs=3), strict=True):
         joined = np.concatenate(taken)
         assert joined.dtype == np.uint8

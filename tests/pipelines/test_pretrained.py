@@ -16,7 +16,7 @@ import ray
 
 from nucseg_ray import commands
 from nucseg_ray.config import TrainSettings
-from nucseg_ray.errors import MissingInputError, ModelError
+from nucseg_ray.errors import MissingInputError, ModelError, UsageError
 from nucseg_ray.model import pretrained
 from nucseg_ray.model.bundle import MODEL_JSON, REFERENCE, WEIGHTS, Bundle, read_arrays, read_bundle, write_rounded
 from nucseg_ray.pipelines.initial_weights import initial_weights
@@ -97,6 +97,18 @@ def test_of_a_model_with_other_maps_the_encoder_is_taken(shipped: Bundle, caplog
     assert told.startswith(
         f"going on from the encoder of model {shipped.fingerprint}; the decoder begins anew: its maps"
     )
+
+
+@pytest.mark.parametrize(("named", "maps"), [("none", None), (None, ("foreground",))])
+def test_a_mean_is_taken_with_a_whole_model_only(
+    shipped: Bundle, named: str | None, maps: tuple[str, ...] | None
+) -> None:
+    architecture = replace(shipped.architecture, map_names=maps or shipped.architecture.map_names)
+    found = named or str(shipped.folder)
+    with pytest.raises(UsageError, match=f"^--keep mean: expected .* found {found}; "):
+        initial_weights(architecture, named=found, seed=0, whole=True)
+    whole = ray.get(initial_weights(shipped.architecture, named=str(shipped.folder), seed=0, whole=True))
+    assert whole.keys() == shipped.weights().keys()
 
 
 def test_a_model_that_is_not_in_order_is_told_with_the_flag(shipped: Bundle) -> None:

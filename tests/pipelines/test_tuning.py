@@ -12,7 +12,7 @@ def test_one_setting_at_a_time_is_varied() -> None:
     assert {variant.threshold for variant in others if variant.min_area_px == 20} == {0.4, 0.45, 0.55, 0.6}
     assert {variant.min_area_px for variant in others if variant.threshold == 0.5} == {10, 40, 80}
     assert len(others) == 7
-    assert len(neighbours(CentreLabels())) == 4 + 3 + 3
+    assert len(neighbours(CentreLabels())) == 4 + 3 + 5 + 3
 
 
 def test_each_setting_takes_its_best_value_if_it_gains_enough() -> None:

@@ -131,9 +131,11 @@ def test_listings_are_not_needed_to_commit(out: Location, make_block: Any, monke
     def no_listing(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("listed")
 
-    for method in ("ls", "find", "walk", "glob"):
-        monkeypatch.setattr(type(out.fs), method, no_listing)
-    commit_part(out, "r1", make_block(P, {key(number): 3 for number in range(16)}))
+    with monkeypatch.context() as unlisted:
+        for method in ("ls", "find", "walk", "glob"):
+            unlisted.setattr(type(out.fs), method, no_listing)
+        (stem,) = commit_part(out, "r1", make_block(P, {key(number): 3 for number in range(16)}))
+    assert committed_stems(out) == {stem}
 
 
 def test_a_part_without_its_sites_does_not_count_and_is_removed(out: Location, make_block: Any) -> None:
