@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from nucseg_ray.imaging.codecs import Pixels
 from nucseg_ray.imaging.diameters import believed_diameter
@@ -14,6 +14,9 @@ from nucseg_ray.model.tiled_network import Maps, TiledNetwork
 MOST_PASSES = 3
 # An estimate stands if the scale that it asks for is within this factor of the one that it was made at.
 NEAR = 1.5
+# While the size is looked for, nuclei of fewer pixels do not count; no more, whatever labels ask for: the first pass
+# may see them much smaller than the network knows them.
+LOOKED_AT_PX = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +69,7 @@ class ScaledNetwork:
 
     def __init__(self, network: TiledNetwork, variant: LabelVariant, *, model_diameter_px: float) -> None:
         self._network = network
-        self._variant = variant
+        self._variant = replace(variant, min_area_px=min(variant.min_area_px, LOOKED_AT_PX))
         self._model_diameter_px = model_diameter_px
 
     def diameters_of(self, images: Sequence[Pixels]) -> list[float | None]:

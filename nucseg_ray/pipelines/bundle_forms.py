@@ -77,21 +77,18 @@ def score_forms(bundle: Bundle, validation: TrainingSet, settings: TrainSettings
     read = read_samples(validation)
     read.context.enable_progress_bars = False
     read = read.materialize()  # once, not for each form
-    return {
-        form: score_model(
-            bundle,
-            read,
-            ActorPool(
-                form=form,
-                actors=settings.workers,
-                cpus=settings.cpus_per_worker,
-                threads=settings.threads_per_worker,
-                use_gpu=settings.use_gpu and form == REFERENCE,
-            ),
-            files=files,
-        )
-        for form in (REFERENCE, *able)
-    }
+    return {form: score_model(bundle, read, actors_of(settings, form=form), files=files) for form in (REFERENCE, *able)}
+
+
+def actors_of(settings: TrainSettings, *, form: str) -> ActorPool:
+    """Give the processes that predict with a form of the network once it is trained: what its workers had."""
+    return ActorPool(
+        form=form,
+        actors=settings.workers,
+        cpus=settings.cpus_per_worker,
+        threads=settings.threads_per_worker,
+        use_gpu=settings.use_gpu and form == REFERENCE,
+    )
 
 
 def default_form(summaries: Mapping[str, Mapping[str, Any]]) -> str:

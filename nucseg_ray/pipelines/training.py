@@ -15,8 +15,14 @@ from nucseg_ray.errors import UsageError
 from nucseg_ray.imaging.labels import CentreLabels, ForegroundLabels, LabelVariant
 from nucseg_ray.imaging.normalise import FullRange, Normalisation, Percentile
 from nucseg_ray.model.architecture import Architecture
-from nucseg_ray.model.bundle import REFERENCE, record_metrics, set_labels, write_bundle
-from nucseg_ray.pipelines.bundle_forms import calibration_crops, default_form, export_bundle, score_forms
+from nucseg_ray.model.bundle import FLOAT32, REFERENCE, record_metrics, set_labels, write_bundle
+from nucseg_ray.pipelines.bundle_forms import (
+    actors_of,
+    calibration_crops,
+    default_form,
+    export_bundle,
+    score_forms,
+)
 from nucseg_ray.pipelines.crops import Prepared, prepare
 from nucseg_ray.pipelines.evaluation import log_scores, write_scores
 from nucseg_ray.pipelines.fitting import Network, fit
@@ -110,7 +116,8 @@ def _train(
         bundle = export_bundle(
             bundle, calibration=calibration_crops(prepared[0], diameter_px=settings.nucleus_diameter_px)
         )
-        bundle = set_labels(bundle.folder, tune_labels(bundle, prepared[0], crop_px=settings.crop_px))
+        labels = tune_labels(bundle, split.train, prepared[0].images, actors=actors_of(settings, form=FLOAT32))
+        bundle = set_labels(bundle.folder, labels)
         logger.info("scoring the weights kept on %d whole validation images", len(validation))
         by_form = score_forms(bundle, split.validation, settings)
         write_scores(output / "validation", by_form[REFERENCE])

@@ -94,6 +94,16 @@ def test_labels_are_right_at_any_size(diameter: int) -> None:
     assert len(network.calls) == (1 if found.scale == 1 else 2)
 
 
+def test_the_least_area_of_a_label_does_not_hide_small_nuclei_from_the_search() -> None:
+    image, truth = drawn(10, side=160)
+    for least_px in (20, 150):  # a disc of 10 px has 79
+        tiled = TiledNetwork(Perfect(), FullRange(), tiling=Tiling())
+        variant = CentreLabels(min_area_px=least_px)
+        (found,) = ScaledNetwork(tiled, variant, model_diameter_px=MODEL_PX).maps_of([image], [None])
+        assert found.diameter_px == pytest.approx(10, rel=0.12)
+        assert variant.label(found.maps, scale=found.scale).max() == truth.max()
+
+
 @pytest.mark.parametrize("times", [2, 3, 5])
 def test_the_same_image_enlarged_gives_the_same_nuclei(times: int) -> None:
     """Large ones are beyond what the network sees: only some clipped ones give a first, wrong estimate."""

@@ -2,32 +2,75 @@
 
 from __future__ import annotations
 
-from nucseg_ray.imaging.labels import CentreLabels, ForegroundLabels
-from nucseg_ray.pipelines.tuning import choose, neighbours
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+from nucseg_ray.imaging.labels import CentreLabels, ForegroundLabels, LabelVariant
+from nucseg_ray.pipelines.crops import PreparedImage
+from nucseg_ray.pipelines.tuning import choose, drawn
 
 
-def test_one_setting_at_a_time_is_varied() -> None:
-    start = ForegroundLabels(threshold=0.5, min_area_px=20)
-    others = neighbours(start)
-    assert {variant.threshold for variant in others if variant.min_area_px == 20} == {0.4, 0.45, 0.55, 0.6}
-    assert {variant.min_area_px for variant in others if variant.threshold == 0.5} == {10, 40, 80}
-    assert len(others) == 7
-    assert len(neighbours(CentreLabels())) == 4 + 3 + 5 + 3
+class Scores:
+    """Scores settings by how far they are from the best ones, each setting with a weight."""
+
+    def __init__(self, best: CentreLabels, **weights: float) -> None:
+        self.best = best
+        self.weights = weights
+        self.asked: list[Sequence[LabelVariant]] = []
+
+    def __call__(self, variants: Sequence[LabelVariant]) -> list[float]:
+        self.asked.append(variants)
+        return [self.score(variant) for variant in variants]
+
+    def score(self, variant: LabelVariant) -> float:
+        return -sum(
+            weight * abs(getattr(variant, name) - getattr(self.best, name)) for name, weight in self.weights.items()
+        )
 
 
-def test_each_setting_takes_its_best_value_if_it_gains_enough() -> None:
-    start = CentreLabels()
-    scores: dict[CentreLabels | ForegroundLabels, float] = dict.fromkeys([start, *neighbours(start)], 0.5)
-    scores[CentreLabels(threshold=0.55)] = 0.52
-    scores[CentreLabels(threshold=0.6)] = 0.51
-    scores[CentreLabels(min_area_px=40)] = 0.5005  # chance
-    scores[CentreLabels(least_votes=0.2)] = 0.501
-    assert choose(start, scores) == CentreLabels(threshold=0.55, least_votes=0.2)
+def test_each_setting_goes_to_its_best_value_if_that_gains_enough() -> None:
+    best = CentreLabels(threshold=0.55, least_votes=0.2, min_area_px=40)
+    scores = Scores(best, threshold=1, least_votes=1, min_area_px=0.0009 / 20)  # 20 to 40 px gain less than is believed
+    assert choose(CentreLabels(), scores) == replace(best, min_area_px=20)
+    assert [len(asked) for asked in scores.asked] == [5, 4, 6, 4] * 2
+    assert sorted(variant.threshold for variant in scores.asked[0]) == [0.4, 0.45, 0.5, 0.55, 0.6]
+    assert all(replace(variant, threshold=0.5) == CentreLabels() for variant in scores.asked[0])
 
 
-def test_the_start_stays_where_nothing_is_better() -> None:
-    start = ForegroundLabels(threshold=0.45)
-    scores: dict[CentreLabels | ForegroundLabels, float] = {
-        variant: 0.4 - number / 100 for number, variant in enumerate([start, *neighbours(start)])
-    }
+def test_a_setting_is_tried_with_the_others_as_they_have_become() -> None:
+    def score(variants: Sequence[LabelVariant]) -> list[float]:
+        """A high least certainty is good, and then, but only then, a low threshold is better than a high one."""
+        return [
+            10 * variant.least_certainty + variant.threshold * (-1 if variant.least_certainty > 0.8 else 0.1)
+            for variant in variants
+            if isinstance(variant, CentreLabels)
+        ]
+
+    assert choose(CentreLabels(), score) == CentreLabels(threshold=0.4, least_certainty=0.88)
+
+
+def test_nothing_changes_where_nothing_is_better_and_no_second_round_is_run() -> None:
+    scores = Scores(start := CentreLabels(), threshold=1, least_certainty=1)
     assert choose(start, scores) == start
+    assert len(scores.asked) == 4
+    one_map = ForegroundLabels(threshold=0.45)
+    assert choose(one_map, lambda variants: [0.4 - number / 100 for number in range(len(variants))]) == one_map
+
+
+@pytest.mark.parametrize(("n_px", "drawn_of_them"), [(1000, 96), (2 << 20, 50), (1 << 30, 1)])
+def test_images_are_drawn_from_everywhere_as_far_as_they_can_be_held(n_px: int, drawn_of_them: int) -> None:
+    images = [
+        PreparedImage(f"{number:03}", "kind", block=0, row=number, diameter_px=20.0, n_px=n_px) for number in range(500)
+    ]
+    names = drawn(images)
+    assert len(set(names)) == len(names) == drawn_of_them
+    assert names == drawn(images)
+    if drawn_of_them > 1:
+        assert min(names) < "050" and max(names) > "450"
+
+
+def test_of_few_images_all_are_drawn() -> None:
+    images = [PreparedImage(name, "kind", block=0, row=0, diameter_px=20.0, n_px=1000) for name in "abcdefg"]
+    assert sorted(drawn(images)) == list("abcdefg")
