@@ -163,8 +163,9 @@ def test_a_crop_of_a_part_is_one_of_the_whole(shape: tuple[int, int], monkeypatc
     monkeypatch.setattr(augment, "_around", lambda subject, view, crop_px: (subject.image, subject.labels, view))
     for seed, crop in enumerate(crops):
         whole = cut(of, crop_px=48, augmentation=augmentation, seed=seed, diameter_px=9.0)
-        np.testing.assert_allclose(crop.pixels, whole.pixels, atol=1)  # OpenCV's coordinates have 5 bits below one
-        np.testing.assert_array_equal(crop.labels, whole.labels)
+        # OpenCV's coordinates have 5 bits below one: a pixel may lie on the edge between two labels.
+        np.testing.assert_allclose(crop.pixels, whole.pixels, atol=1)
+        assert (crop.labels != whole.labels).mean() < 0.001
         np.testing.assert_array_equal(crop.inside, whole.inside)
 
 
