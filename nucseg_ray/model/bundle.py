@@ -16,7 +16,7 @@ import os
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -153,7 +153,8 @@ def round_weights(bundle: Bundle) -> dict[str, NDArray[np.float16]]:
 def write_rounded(folder: Path, bundle: Bundle, forms: Mapping[str, bytes]) -> Bundle:
     """Write a copy of a bundle with the weights of :func:`round_weights`, and forms that were made of these.
 
-    Everything else stays what it was, its scores among it; other files in the folder stay there.
+    Everything else stays what it was, its scores among it; other files in the folder stay there. Of the places in the
+    settings of its training only the last names stay: the others are the business of whoever trained it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     write_arrays(folder / WEIGHTS, round_weights(bundle))
@@ -161,6 +162,8 @@ def write_rounded(folder: Path, bundle: Bundle, forms: Mapping[str, bytes]) -> B
         _write_bytes(folder / name, content)
     stored = json.loads((bundle.folder / MODEL_JSON).read_text(encoding="utf-8"))
     stored["files"] = {name: _sha256(folder / name) for name in (WEIGHTS, *forms)}
+    settings = stored["training"].get("settings", {})
+    settings |= {name: PurePath(value).name for name, value in settings.items() if isinstance(value, str)}
     _write_json(folder / MODEL_JSON, stored)
     return read_bundle(folder)
 
