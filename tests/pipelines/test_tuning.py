@@ -59,7 +59,7 @@ def test_nothing_changes_where_nothing_is_better_and_no_second_round_is_run() ->
     assert choose(one_map, lambda variants: [0.4 - number / 100 for number in range(len(variants))]) == one_map
 
 
-@pytest.mark.parametrize(("n_px", "drawn_of_them"), [(1000, 96), (2 << 20, 50), (1 << 30, 1)])
+@pytest.mark.parametrize(("n_px", "drawn_of_them"), [(1000, 256), (2 << 20, 50), (1 << 30, 1)])
 def test_images_are_drawn_from_everywhere_as_far_as_they_can_be_held(n_px: int, drawn_of_them: int) -> None:
     images = [
         PreparedImage(f"{number:03}", "kind", block=0, row=number, diameter_px=20.0, n_px=n_px) for number in range(500)
