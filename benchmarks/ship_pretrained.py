@@ -3,13 +3,15 @@
     python benchmarks/ship_pretrained.py --model OUT --data DATA --index INDEX
 
 writes the bundle into ``nucseg_ray/pretrained``, with the scores and the record of its training, and says how its
-labels agree with those of the trained one. The card and the pictures that lie there are left alone.
+labels agree with those of the trained one. The card and the pictures that lie there are left alone. ``--fold 0
+--output benchmarks/fold0`` does the same with the network that has not seen fold 0.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 
@@ -41,14 +43,14 @@ def calibration(bundle: Bundle, *, data: str, index: str | None, fold: int | Non
         return calibration_crops(prepared, diameter_px=bundle.diameter_px)
 
 
-def ship(trained: Bundle, crops: np.ndarray) -> Bundle:
-    """Write the rounded bundle into the package."""
+def ship(trained: Bundle, crops: np.ndarray, folder: Path) -> Bundle:
+    """Write the rounded bundle into a folder."""
     weights = {name: array.astype(np.float32) for name, array in round_weights(trained).items()}
     forms = export_forms(trained.architecture, weights, [crop.astype(np.float32) / 255 for crop in crops])
     missing = {name for names in FORMS.values() for name in names} - set(forms)
     if missing:
         raise ModelError(f"expected every form of the network, {sorted(missing)} missing; install nucseg_ray[int8]")
-    return write_rounded(FOLDER, trained, forms)
+    return write_rounded(folder, trained, forms)
 
 
 def agreement(trained: Bundle, shipped: Bundle, crops: np.ndarray) -> Iterator[str]:
@@ -70,16 +72,19 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="labelled images that it was trained on, as train takes them")
     parser.add_argument("--index", help="CSV with a row an image: ImageId and any of group, kind, fold")
     parser.add_argument("--fold", type=int, help="the fold that it was not trained on")
+    parser.add_argument("--output", type=Path, default=FOLDER, help="folder to write into")
     args = parser.parse_args()
     try:
         trained = local_bundle(args.model)
         crops = calibration(trained, data=args.data, index=args.index, fold=args.fold)
-        shipped = ship(trained, crops)
+        shipped = ship(trained, crops, args.output)
     except NucsegError as error:
         parser.error(str(error))
-    n_bytes = sum(path.stat().st_size for path in FOLDER.iterdir())
+    n_bytes = sum(path.stat().st_size for path in args.output.iterdir())
     n_weights = sum(array.size for array in shipped.weights().values())
-    print(f"{FOLDER}: model {shipped.fingerprint}, {n_weights / 1e6:.2f} million parameters, {n_bytes / 1e6:.1f} MB")
+    print(
+        f"{args.output}: model {shipped.fingerprint}, {n_weights / 1e6:.2f} million parameters, {n_bytes / 1e6:.1f} MB"
+    )
     print("\n".join(agreement(trained, shipped, crops)))
 
 
