@@ -59,18 +59,8 @@ def test_a_model_that_is_incomplete_is_not_taken_for_none(
         Segmenter.load()
 
 
-@pytest.fixture
-def shipped() -> Bundle:
-    """The real one."""
-    try:
-        return read_bundle(pretrained_folder())
-    except MissingInputError as missing:
-        if (pretrained.FOLDER / "model.json").exists():
-            raise
-        pytest.skip(str(missing))
-
-
-def test_the_shipped_model_is_small_and_whole(shipped: Bundle) -> None:
+def test_the_shipped_model_is_small_and_whole() -> None:
+    shipped = read_bundle(pretrained_folder())
     assert sum(path.stat().st_size for path in shipped.folder.rglob("*")) <= MOST_BYTES
     assert sum(array.size for array in shipped.weights().values()) <= MOST_PARAMETERS
     assert shipped.forms == tuple(FORMS) and shipped.default_form in FORMS

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import openvino
 import pytest
 
 from nucseg_ray.errors import ModelError, UsageError
@@ -67,6 +68,13 @@ def test_more_shapes_than_are_kept_compiled(load: Callable[[str], Predictor], dr
     for side in range(64, 64 * 14, 64):
         assert load(form).predict(draw(64, side)[np.newaxis]).shape == (1, 64, side, 3)
     np.testing.assert_array_equal(load(form).predict(draw(64, 64)[np.newaxis]), first)
+
+
+def test_integers_begin_after_the_first_convolutions(exported: Bundle) -> None:
+    network = openvino.Core().read_model(exported.folder / FORMS[INT8][0])
+    convolutions = [op for op in network.get_ordered_ops() if op.get_type_name().endswith("Convolution")]
+    in_float = [op.input_value(0).get_node().get_type_name() != "FakeQuantize" for op in convolutions]
+    assert len(in_float) > 50 and in_float == [True] * 2 + [False] * (len(in_float) - 2)
 
 
 def test_a_segmenter_runs_the_default_form(exported: Bundle, draw: Draw, tmp_path: Path) -> None:
