@@ -6,6 +6,7 @@ An output holds results of one model with one set of settings. A run that would 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -98,9 +99,13 @@ def read_diameters(out: Location) -> dict[str, float | None]:
         The record is not readable.
     """
     stored = _read(out / DIAMETERS_JSON) or {}
-    if not all(diameter is None or (isinstance(diameter, float) and diameter > 0) for diameter in stored.values()):
-        raise OutputError(f"{out / DIAMETERS_JSON}: expected diameters; restore it, or start afresh with --overwrite")
-    return stored
+    for plate, diameter in stored.items():
+        if diameter is not None and not (type(diameter) in (int, float) and 0 < diameter < math.inf):
+            raise OutputError(
+                f"{out / DIAMETERS_JSON}: expected the diameter of plate {plate} in pixels, or null, found "
+                f"{diameter!r}; restore it, or start afresh with --overwrite"
+            )
+    return {plate: None if diameter is None else float(diameter) for plate, diameter in stored.items()}
 
 
 def record_diameters(out: Location, diameters: Mapping[str, float | None]) -> None:

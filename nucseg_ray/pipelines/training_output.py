@@ -72,8 +72,9 @@ def finished_scores(output: Location, settings: TrainSettings) -> dict[str, Any]
     _refuse_other_settings(output, before, settings)
     if settings.epochs > before.get("epochs", 0):
         raise OutputError(
-            f"{output}: its training is finished, with --epochs {before.get('epochs')}; a finished model is not trained "
-            f"on. For --epochs {settings.epochs} name another --output, or go on there with --encoder-weights {output}"
+            f"{output}: its training is finished, with --epochs {before.get('epochs')}; a finished model is not "
+            f"trained on. For --epochs {settings.epochs} name another --output, and go on there with "
+            f"--encoder-weights {output}"
         )
     logger.info("nothing to do: the training in %s is finished", output)
     return dict(stored.get("metrics", {}))
