@@ -146,7 +146,10 @@ def round_weights(bundle: Bundle) -> dict[str, NDArray[np.float16]]:
         rounded = {name: array.astype(np.float16) for name, array in bundle.weights().items()}
     too_large = [name for name, array in rounded.items() if not np.isfinite(array).all()]
     if too_large:
-        raise ModelError(f"{bundle.folder}: expected weights within float16's ±65504, found others in {too_large[0]!r}")
+        raise ModelError(
+            f"{bundle.folder}: expected weights within float16's ±65504, found others in {too_large[0]!r}; train it "
+            "again, at a lower --learning-rate"
+        )
     return rounded
 
 

@@ -19,7 +19,8 @@ from nucseg_ray.storage.atomic import write_json, write_table
 from nucseg_ray.storage.fetch import fetch_bytes
 from nucseg_ray.storage.locations import Location
 
-FORMAT = 1
+# Of the settings that are recorded. Another version may know fewer, and sees images otherwise.
+FORMAT = 2
 RUN_JSON, MANIFEST_PARQUET, DIAMETERS_JSON = "run.json", "manifest.parquet", "diameters.json"
 # In this order an output is cleared: a site stops counting before it loses anything, and as long as anything is left
 # run.json still says what made it.
@@ -41,6 +42,11 @@ def check_output(out: Location, decisive: Mapping[str, Any]) -> bool:
         return False
     wanted = _made_with(decisive)
     made_with = stored.get("made_with", {})
+    if made_with.get("format") != FORMAT:
+        raise OutputMismatchError(
+            f"{out}: was made by another version of nucseg_ray (format {made_with.get('format')!r}, this one's is "
+            f"{FORMAT}); go on with that one, name another --output, or start it afresh with --overwrite"
+        )
     different = sorted(name for name in {*wanted, *made_with} if wanted.get(name) != made_with.get(name))
     if different:
         told = "; ".join(f"{name}: {made_with.get(name)!r} there, {wanted.get(name)!r} asked for" for name in different)
