@@ -156,15 +156,16 @@ def round_weights(bundle: Bundle) -> dict[str, NDArray[np.float16]]:
 def write_rounded(folder: Path, bundle: Bundle, forms: Mapping[str, bytes]) -> Bundle:
     """Write a copy of a bundle with the weights of :func:`round_weights`, and forms that were made of these.
 
-    Everything else stays what it was, its scores among it; other files in the folder stay there. Of the places in the
-    settings of its training only the last names stay: the others are the business of whoever trained it.
+    Everything else stays what it was, but for the scores, which were those of other weights; other files in the folder
+    stay there. Of the places in the settings of its training only the last names stay: the others are the business of
+    whoever trained it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     write_arrays(folder / WEIGHTS, round_weights(bundle))
     for name, content in forms.items():
         _write_bytes(folder / name, content)
     stored = json.loads((bundle.folder / MODEL_JSON).read_text(encoding="utf-8"))
-    stored["files"] = {name: _sha256(folder / name) for name in (WEIGHTS, *forms)}
+    stored |= {"metrics": {}, "files": {name: _sha256(folder / name) for name in (WEIGHTS, *forms)}}
     settings = stored["training"].get("settings", {})
     settings |= {name: PurePath(value).name for name, value in settings.items() if isinstance(value, str)}
     _write_json(folder / MODEL_JSON, stored)
