@@ -4,7 +4,7 @@ r"""How far 20 images of a kind go: a network that has never seen the kind, befo
         --kind histology_colour --encoder-weights WEIGHTS --output WORK
 
 trains a network on all other kinds, gives it 20 images of this one for a few minutes, does the same with a network that
-knows nothing but ImageNet, and prints the table of ``quality.md``: all scores are of this kind in the fold held out.
+knows nothing but ImageNet, and prints the table of the README: all scores are of this kind in the fold held out.
 """
 
 from __future__ import annotations

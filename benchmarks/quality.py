@@ -26,6 +26,7 @@ from nucseg_ray.imaging.metrics import Matches, bowl_score, match, pool
 from nucseg_ray.model.pretrained import PRETRAINED
 
 HERE = Path(__file__).resolve().parent
+EVALUATE = HERE.parent / "jobs" / "evaluate.py"
 PLAIN = "plain"
 COLUMNS = ("images", "nuclei", "AP@0.5", "AP@0.75", "mean AP", "F1@0.5", "PQ@0.5", "Bowl score")
 Row = dict[str, float]
@@ -36,8 +37,8 @@ Scores = dict[str, Row]
 def score_model(model: str, folder: Path, extra: Sequence[str]) -> Scores:
     """Score a model on a set by the project's own command, by kind."""
     with tempfile.TemporaryDirectory() as scores:
-        command = [sys.executable, "jobs/evaluate.py", "--model", model, "--data", str(folder / "manifest.csv")]
-        subprocess.run([*command, "--output", scores, *extra], cwd=HERE.parent, check=True, stdout=subprocess.DEVNULL)
+        command = [sys.executable, str(EVALUATE), "--model", model, "--data", str(folder / "manifest.csv")]
+        subprocess.run([*command, "--output", scores, *extra], check=True, stdout=subprocess.DEVNULL)
         summary: Mapping[str, Any] = json.loads((Path(scores) / "scores.json").read_text())
     return {
         kind: dict(
@@ -113,6 +114,13 @@ def make_sets(args: argparse.Namespace, output: Path) -> list[Path]:
     return [output / name for name in json.loads((output / "sets.json").read_text())["sets"]]
 
 
+def _peer(text: str) -> tuple[str, Path]:
+    name, _, labels = text.partition("=")
+    if not (name and labels and Path(labels).is_dir()):
+        raise argparse.ArgumentTypeError(f"expected NAME=FOLDER with a folder of label images, found {text!r}")
+    return name, Path(labels)
+
+
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -120,7 +128,9 @@ def main() -> None:
     parser.add_argument("--index", help="table of their folds and kinds")
     parser.add_argument("--fold", type=int, default=0, help="fold to score on")
     parser.add_argument("--model", default=str(HERE / "fold0"), help="model that has not seen the fold")
-    parser.add_argument("--peer", action="append", default=[], metavar="NAME=LABELS", help="label images of a peer")
+    parser.add_argument(
+        "--peer", action="append", type=_peer, default=[], metavar="NAME=LABELS", help="label images of a peer"
+    )
     parser.add_argument("--sets", type=Path, help="sets that transformed_sets.py wrote; made anew without")
     parser.add_argument("--tta", action="store_true", help="score the model with --tta, too")
     args = parser.parse_args()
@@ -133,9 +143,8 @@ def main() -> None:
         competitors = {"nucseg_ray": {folder.name: score_model(args.model, folder, []) for folder in folders}}
         if args.tta:
             competitors["nucseg_ray --tta"] = {f.name: score_model(args.model, f, ["--tta"]) for f in folders}
-        for peer in args.peer:
-            name, _, labels = peer.partition("=")
-            competitors[name] = {folder.name: score_labels(Path(labels) / folder.name, folder) for folder in folders}
+        for name, labels in args.peer:
+            competitors[name] = {folder.name: score_labels(labels / folder.name, folder) for folder in folders}
         print(f"## Fold {args.fold}, not seen in training\n")
         for name, of_set in competitors.items():
             print(by_kind(name, of_set[PLAIN]) + "\n")

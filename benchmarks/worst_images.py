@@ -3,7 +3,7 @@ r"""The validation images that a model does worst on, as pictures: the image, th
     python benchmarks/worst_images.py --model benchmarks/fold0 --data DATA/stage1_train \
         --index DATA/stage1_train_index.csv --fold 0 --output worst
 
-writes ``worst/01.png`` and so on, the worst first, and prints a line on each.
+writes ``worst/worst_01.jpg`` and so on, the worst first, and prints a line on each.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from nucseg_ray.imaging.codecs import Labels, Pixels, encode_image_png
+from nucseg_ray.imaging.codecs import Labels, Pixels
 from nucseg_ray.imaging.metrics import Matches, match
 from nucseg_ray.model.segmenter import Segmenter
 from nucseg_ray.pipelines.rows import unpack
@@ -26,6 +26,7 @@ from nucseg_ray.storage.training_sets import find_training_set
 
 PANEL_PX = 400
 GAP_PX = 6
+QUALITY = 85
 
 
 def panels(image: Pixels, truth: Labels, found: Labels) -> Pixels:
@@ -72,8 +73,9 @@ def main() -> None:
     args.output.mkdir(parents=True, exist_ok=True)
     worst = sorted(scored, key=lambda image: image[:2])[: args.number]
     for number, (_, image_id, kind, matches, arrays) in enumerate(worst, start=1):
-        (args.output / f"{number:02}.png").write_bytes(encode_image_png(panels(*arrays)))
-        print(f"{number:02}.png  {told(image_id, kind, matches)}")
+        name = f"worst_{number:02}.jpg"
+        cv2.imwrite(str(args.output / name), panels(*arrays)[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+        print(f"{name}  {told(image_id, kind, matches)}")
 
 
 if __name__ == "__main__":

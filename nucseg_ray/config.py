@@ -113,7 +113,12 @@ class TrainSettings(Settings):
     batch_size: int = Field(16, description="crops a step, over all workers together", ge=1)
     learning_rate: float = Field(2e-3, description="highest learning rate, after the warm-up", gt=0)
     encoder_rate: float = Field(0.3, description="the encoder's part of the learning rate, once it learns", gt=0, le=1)
-    patience: int = Field(10, description="stop after so many epochs without a better validation score", ge=1)
+    patience: int = Field(
+        10,
+        description="with --keep best: stop after so many epochs without a better validation score, of those in which "
+        "the encoder learns where --finetune-epochs are asked for",
+        ge=1,
+    )
     keep: Literal["best", "last", "mean"] = Field(
         "best",
         description="weights to keep: those of the epoch with the best validation score, of the last, or the mean of "

@@ -21,8 +21,7 @@ from nucseg_ray.model.pretrained import FOLDER
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ("nucseg_ray", "jobs", "tests", "benchmarks", "pyproject.toml", "README.md", "LICENSE")
-SHIPPED = {"nucseg_ray/pretrained/" + name for name in ("MODEL_CARD.md", "nuclei.png", MODEL_JSON, WEIGHTS)}
-SHIPPED |= {f"nucseg_ray/pretrained/{name}" for names in FORMS.values() for name in names}
+SHIPPED = ("MODEL_CARD.md", "worst_01.jpg", MODEL_JSON, WEIGHTS, *(name for names in FORMS.values() for name in names))
 HEAVY = ("ray", "tensorflow", "openvino", "numpy", "pydantic")
 PIP = ("-m", "pip", "--disable-pip-version-check", "--isolated")
 OFFLINE = ("--no-deps", "--no-index", "--quiet")
@@ -53,10 +52,6 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
             shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(ROOT / name, tree / name)
-    for name in SHIPPED:
-        (tree / name).parent.mkdir(exist_ok=True)
-        if not (tree / name).exists():  # this copy of the source holds no model
-            (tree / name).write_bytes(b"stand-in")
     (tree / "demo" / "images").mkdir(parents=True)
     (tree / "demo" / "images" / "a.png").write_bytes(b"")
     built = tmp_path_factory.mktemp("dist")
@@ -93,22 +88,23 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     information = f"nucseg_ray-{__version__}.dist-info/"
     assert wheel.name == f"nucseg_ray-{__version__}-py3-none-any.whl"
     files = {path.relative_to(ROOT).as_posix() for path in (ROOT / "nucseg_ray").rglob("*") if path.is_file()}
-    expected = {name for name in files if "__pycache__" not in name} | SHIPPED
+    expected = {name for name in files if "__pycache__" not in name}
     assert {name for name in names if not name.startswith(information)} == expected
     assert {"nucseg_ray/py.typed", "nucseg_ray/commands.py", "nucseg_ray/imaging/__init__.py"} <= expected
+    assert {f"nucseg_ray/pretrained/{name}" for name in SHIPPED} <= expected
     assert f"{information}licenses/LICENSE" in names
     assert entries.split("\n")[:2] == ["[console_scripts]", "nucseg = nucseg_ray.commands:main"]
 
 
 def test_the_installed_package_finds_its_model(installed: Path, tmp_path: Path) -> None:
-    code = "from nucseg_ray.model.pretrained import pretrained_folder\nprint(pretrained_folder())\n"
-    if (FOLDER / MODEL_JSON).exists():
-        code += "from nucseg_ray import Segmenter\nprint(Segmenter.load().bundle.fingerprint)\n"
+    code = (
+        "from nucseg_ray import Segmenter\nfrom nucseg_ray.model.pretrained import pretrained_folder\n"
+        "print(pretrained_folder(), Segmenter.load().bundle.fingerprint)\n"
+    )
     ended = _run(installed / "python", "-c", code, cwd=tmp_path, PYTHONPATH="")
     assert (ended.returncode, ended.stderr) == (0, "")
     (site,) = installed.parent.glob("lib/python*/site-packages")
-    fingerprint = [read_bundle(FOLDER).fingerprint] if (FOLDER / MODEL_JSON).exists() else []
-    assert ended.stdout.splitlines() == [f"{site}/nucseg_ray/pretrained", *fingerprint]
+    assert ended.stdout == f"{site}/nucseg_ray/pretrained {read_bundle(FOLDER).fingerprint}\n"
 
 
 def test_the_command_lists_its_commands(installed: Path, tmp_path: Path) -> None:

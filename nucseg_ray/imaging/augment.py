@@ -10,9 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucseg_ray.imaging.intensity import Intensity, change_intensity, empty_pixels
-
-# A pixel of the crop never stands for more than so many of the image's, nor for less than that part of one.
-LEAST_SCALE, LARGEST_SCALE = 0.125, 4.0
+from nucseg_ray.imaging.rescale import LARGEST_SCALE, SMALLEST_SCALE
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +110,7 @@ def _draw_view(
 
 
 def _within_limits(scale: float) -> float:
-    return min(max(scale, LEAST_SCALE), LARGEST_SCALE)
+    return min(max(scale, SMALLEST_SCALE), LARGEST_SCALE)
 
 
 def _view(turn: NDArray[np.float64], *, middle: tuple[float, float], crop_px: int) -> NDArray[np.float64]:

@@ -27,8 +27,8 @@ Centres = NDArray[np.float32]
 # The value of an offset map that points nowhere.
 ZERO = 128
 # What a variant's settings are tried at when a network has been trained (``tried``).
-THRESHOLDS = (0.4, 0.45, 0.5, 0.55, 0.6)
-LEAST_AREAS_PX = (10, 20, 40, 80)
+_THRESHOLDS = (0.4, 0.45, 0.5, 0.55, 0.6)
+_LEAST_AREAS_PX = (10, 20, 40, 80)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class ForegroundLabels:
 
     kind: ClassVar[str] = "foreground"
     map_names: ClassVar[tuple[str, ...]] = ("nucleus",)
-    tried: ClassVar[Mapping[str, tuple[Any, ...]]] = {"threshold": THRESHOLDS, "min_area_px": LEAST_AREAS_PX}
+    tried: ClassVar[Mapping[str, tuple[Any, ...]]] = {"threshold": _THRESHOLDS, "min_area_px": _LEAST_AREAS_PX}
 
     threshold: float = 0.5
     min_area_px: int = 20
@@ -102,10 +102,10 @@ class CentreLabels:
     kind: ClassVar[str] = "centres"
     map_names: ClassVar[tuple[str, ...]] = ("nucleus", "centre_dy", "centre_dx")
     tried: ClassVar[Mapping[str, tuple[Any, ...]]] = {
-        "threshold": THRESHOLDS,
+        "threshold": _THRESHOLDS,
         "least_votes": (0.05, 0.1, 0.2, 0.3),
         "least_certainty": (0.6, 0.7, 0.75, 0.8, 0.84, 0.88),
-        "min_area_px": LEAST_AREAS_PX,
+        "min_area_px": _LEAST_AREAS_PX,
     }
 
     threshold: float = 0.5
@@ -162,7 +162,8 @@ class CentreLabels:
     def mirrored(self, maps: NDArray[np.float32], *, axis: int) -> NDArray[np.float32]:
         """Give the maps (N, H, W, 3) in [0, 1] of images mirrored along axis 1 (upside down) or 2."""
         turned = np.flip(maps, axis).copy()
-        turned[..., axis] = 2 * ZERO / 255 - turned[..., axis]  # map 1 points along axis 1, map 2 along axis 2
+        # Map 1 points along axis 1, map 2 along axis 2. The steps to one side are one more than to the other.
+        turned[..., axis] = np.minimum(2 * ZERO / 255 - turned[..., axis], 1)
         return turned
 
     def to_dict(self) -> dict[str, Any]:

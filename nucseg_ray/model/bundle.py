@@ -16,7 +16,7 @@ import os
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -146,21 +146,28 @@ def round_weights(bundle: Bundle) -> dict[str, NDArray[np.float16]]:
         rounded = {name: array.astype(np.float16) for name, array in bundle.weights().items()}
     too_large = [name for name, array in rounded.items() if not np.isfinite(array).all()]
     if too_large:
-        raise ModelError(f"{bundle.folder}: expected weights within float16's ±65504, found others in {too_large[0]!r}")
+        raise ModelError(
+            f"{bundle.folder}: expected weights within float16's ±65504, found others in {too_large[0]!r}; train it "
+            "again, at a lower --learning-rate"
+        )
     return rounded
 
 
 def write_rounded(folder: Path, bundle: Bundle, forms: Mapping[str, bytes]) -> Bundle:
     """Write a copy of a bundle with the weights of :func:`round_weights`, and forms that were made of these.
 
-    Everything else stays what it was, its scores among it; other files in the folder stay there.
+    Everything else stays what it was, but for the scores, which were those of other weights; other files in the folder
+    stay there. Of the places in the settings of its training only the last names stay: the others are the business of
+    whoever trained it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     write_arrays(folder / WEIGHTS, round_weights(bundle))
     for name, content in forms.items():
         _write_bytes(folder / name, content)
     stored = json.loads((bundle.folder / MODEL_JSON).read_text(encoding="utf-8"))
-    stored["files"] = {name: _sha256(folder / name) for name in (WEIGHTS, *forms)}
+    stored |= {"metrics": {}, "files": {name: _sha256(folder / name) for name in (WEIGHTS, *forms)}}
+    settings = stored["training"].get("settings", {})
+    settings |= {name: PurePath(value).name for name, value in settings.items() if isinstance(value, str)}
     _write_json(folder / MODEL_JSON, stored)
     return read_bundle(folder)
 

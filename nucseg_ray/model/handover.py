@@ -56,14 +56,16 @@ maps = network(image=tf.constant(batch))["maps"].numpy()
 _LABELS = {
     ForegroundLabels: """\
 Nuclei are the 4-connected components of pixels whose map "nucleus" is above 255 * threshold. Holes that one nucleus
-alone encloses are filled, nuclei under min_area_px dropped, the rest numbered in raster order.
+alone encloses are filled, nuclei under min_area_px / scale ** 2 dropped, the rest numbered in raster order.
 """,
     CentreLabels: """\
 Foreground is where the map "nucleus" is above 255 * threshold. Each of its pixels votes for the centre of its nucleus:
-that lies (map - 128) * offset_step_px network pixels below ("centre_dy") and to the right ("centre_dx") of it. Heaps of
-votes are the nuclei; a pixel belongs to the one whose centre its vote is nearest to. Pieces cut off go to the nucleus
-that they touch most. Holes that one nucleus alone encloses are filled, nuclei under min_area_px dropped, the rest
-numbered in raster order.
+that lies (map - 128) * offset_step_px / scale pixels below ("centre_dy") and to the right ("centre_dx") of it. Heaps of
+votes are the nuclei, if they hold at least least_votes of what a disc of their size would cast; a pixel belongs to the
+one whose centre its vote is nearest to. Pixels that lie apart from the largest piece of their nucleus go, one after the
+other, to it where they touch it, else to any nucleus that they touch, or become one of their own. Nuclei over whose
+pixels the map "nucleus" is below 255 * least_certainty on average are dropped. Holes that one nucleus alone encloses
+are filled, nuclei under min_area_px / scale ** 2 dropped, the rest numbered in raster order.
 """,
 }
 
@@ -132,19 +134,29 @@ def _readme(bundle: Bundle, networks: Sequence[str]) -> str:
     code = f"""\
 import json
 from pathlib import Path
+import cv2
 import numpy as np
 
 settings = json.loads(Path("preprocessing.json").read_text())["before"]["normalisation"]
 
 {_NORMALISE[type(bundle.normalisation)]}
 image = np.load("image.npy")  # one image of yours, (H, W) or (H, W, 3), uint8 or uint16
-height, width = image.shape[:2]
+diameter = {bundle.diameter_px:g}  # of its nuclei, in pixels
+scale = {bundle.diameter_px:g} / diameter
+
+def resize(pixels, height, width):
+    smaller = height * width < pixels.shape[0] * pixels.shape[1]
+    return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
+
 rgb = normalise(image) if image.ndim == 3 else np.repeat(normalise(image)[:, :, np.newaxis], 3, axis=2)
+height, width = (round(side * scale) for side in image.shape[:2])
+rgb = resize(rgb, height, width)
 padded = np.pad(rgb, [(0, -height % {SIDE_STEP_PX}), (0, -width % {SIDE_STEP_PX}), (0, 0)], mode="symmetric")
 batch = padded[np.newaxis]
 
 {_RUN[ONNX if ONNX in networks else SAVED_MODEL]}
-maps = np.rint(255 * maps[0, :height, :width]).astype(np.uint8)
+maps = resize(maps[0, :height, :width], *image.shape[:2]).reshape(*image.shape[:2], -1)
+maps = np.rint(255 * maps).astype(np.uint8)
 """
     indented = "".join(f"    {line}\n" if line else "\n" for line in code.splitlines())
     holds = {SAVED_MODEL: "a TensorFlow SavedModel (signature serving_default)", ONNX: f"ONNX, opset {OPSET}"}
@@ -159,16 +171,16 @@ Input "{INPUT}": (N, H, W, 3) float32 in [0, 1], H and W multiples of {STRIDE}; 
 Output "{OUTPUT}": (N, H, W, {len(bundle.architecture.map_names)}) float32 in [0, 1]: \
 {", ".join(bundle.architecture.map_names)}.
 
-From pixels to maps, in Python, with NumPy and a runtime:
+From pixels to maps, in Python, with NumPy, OpenCV and a runtime:
 
 {indented}
-The network knows nuclei of about {bundle.diameter_px:g} pixels across. Where an image's are of another size, resize \
-it by a factor "scale"
-after normalising, and the maps back to the image's size before rounding them.
+The network knows nuclei of about {bundle.diameter_px:g} pixels across: an image is brought there by "scale". \
+nucseg_ray takes the
+nearest step of an eighth of an octave, from 1/8 to 4.
 
-An image whose side is longer than {Tiling().tile_px} pixels is cut into tiles of that size that overlap by at least \
-{Tiling().overlap_px}, normalised
-as a whole before, and the maps blended.
+An image whose side is then longer than {Tiling().tile_px} pixels is cut into tiles of that size that overlap by at \
+least {Tiling().overlap_px},
+normalised and resized as a whole before, and the maps blended.
 
 From maps to labels, with the settings under "labels" in preprocessing.json:
 

@@ -80,8 +80,9 @@ class Segmenter:
         bundle's forms that a run has decided on.
 
         ``nucleus_diameter_px`` is the diameter of the nuclei in every image, in its pixels: the network sees images at
-        the size that brings them near those it was trained on. By default each image's is found by the network itself,
-        which takes up to three times as long where it differs much from that. With ``tta`` (test-time augmentation) the
+        the size that brings them near those it was trained on, so that small nuclei take longer: their image is
+        enlarged, up to four times along each side. By default each image's is found by the network itself, in one to
+        three looks, and a last one where none of these was at the right size. With ``tta`` (test-time augmentation) the
         network looks at each image and its three mirror images, and the mean counts: four times as long.
 
         Raises

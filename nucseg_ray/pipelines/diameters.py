@@ -6,7 +6,6 @@ or with debris. Where they do not agree, each image's is found by itself.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -43,11 +42,16 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What some sites of a plate showed: the estimates, in pixels, and whether their images are of one shape."""
+    """What some sites of a plate showed: the estimates, in pixels, and whether their images are of one shape.
+
+    ``failures`` say why others could not be read or predicted, ``seen`` how many could.
+    """
 
     plate: str
     estimates: tuple[float, ...]
     one_shape: bool
+    seen: int
+    failures: tuple[str, ...] = ()
 
     @property
     def diameter_px(self) -> float | None:
@@ -56,6 +60,11 @@ class Survey:
             return None
         return round(float(np.median(self.estimates)), 2)
 
+    @property
+    def is_sound(self) -> bool:
+        """Whether as many sites were seen as not: else a store that is away for a while would decide for ever."""
+        return self.seen >= len(self.failures)
+
 
 def plate_diameters(
     manifest: pa.Table, *, plates: Sequence[str], reading: Reading, out: Location, files: ModelFiles, pool: ActorPool
@@ -63,7 +72,7 @@ def plate_diameters(
     """Give the diameter of each of some plates, None for image by image; finds those that the output has no record of.
 
     The sites are chosen by the whole manifest, so it does not matter which of them are done already. What is found is
-    recorded before this returns.
+    recorded before this returns, but for plates of which most sites could not be seen: the next run looks again.
 
     Raises
     ------
@@ -78,8 +87,9 @@ def plate_diameters(
         began = time.monotonic()
         sites = looked_at(manifest, unknown, most=2 * SITES_TOGETHER)
         found = {survey.plate: survey for survey in _surveyed(sites, reading=reading, files=files, pool=pool)}
+        sound = {plate: found[plate].diameter_px for plate in unknown if found[plate].is_sound}
+        record_diameters(out, known | sound)
         known |= {plate: found[plate].diameter_px for plate in unknown}
-        record_diameters(out, known)
         _tell([found[plate] for plate in unknown], seconds=time.monotonic() - began, record=out / DIAMETERS_JSON)
     return {plate: known[plate] for plate in plates}
 
@@ -126,25 +136,33 @@ class Surveyor:
         """Estimate the diameter on some rows of the manifest; those that cannot be read or predicted do not count."""
         estimates: list[float] = []
         shapes: set[tuple[int, ...]] = set()
+        failures: list[str] = []
+        seen = 0
         for start in range(0, sites.num_rows, SITES_TOGETHER):
             table = read_batch(sites.slice(start, SITES_TOGETHER), reading=self._reading)
+            failures += filter(None, table.column("error").to_pylist())
             images = [image for row in range(table.num_rows) if (image := unpack("image", table, row)) is not None]
-            estimates += filter(None, self._estimates(images))
+            found = self._estimates(images)
+            failures += [f"{type(error).__name__}: {error}" for error in found if isinstance(error, Exception)]
+            seen += sum(not isinstance(estimate, Exception) for estimate in found)
+            estimates += [estimate for estimate in found if isinstance(estimate, float)]
             shapes |= {image.shape for image in images}
             if len(estimates) >= ENOUGH:
                 break
-        return Survey(plate, tuple(estimates), len(shapes) == 1)
+        return Survey(plate, tuple(estimates), len(shapes) == 1, seen, tuple(failures))
 
-    def _estimates(self, images: Sequence[Pixels]) -> list[float | None]:
-        """Estimate all together; where that fails, one by one, to do without the one that it fails for."""
+    def _estimates(self, images: Sequence[Pixels]) -> Sequence[float | Exception | None]:
+        """Estimate all together; where that fails, one by one: in the run such a one becomes a row that says why."""
         try:
             return self._segmenter.estimate_diameters(images)
         except Exception:
-            found = []
-            for image in images:
-                with contextlib.suppress(Exception):  # in the run it becomes a row that says why
-                    found.append(self._segmenter.estimate_diameter(image))
-            return found
+            return [self._estimate(image) for image in images]
+
+    def _estimate(self, image: Pixels) -> float | Exception | None:
+        try:
+            return self._segmenter.estimate_diameter(image)
+        except Exception as error:
+            return error
 
 
 def _surveyed(
@@ -184,6 +202,15 @@ def _surveyed(
 
 
 def _tell(surveys: list[Survey], *, seconds: float, record: Location) -> None:
+    for survey in [survey for survey in surveys if not survey.is_sound][:PLATES_TOLD]:
+        logger.warning(
+            "plate %s: %d of %d sites that were looked at could not be read or predicted (%s), so the network judges "
+            "the diameter of its nuclei image by image, and the next run looks again",
+            survey.plate,
+            len(survey.failures),
+            len(survey.failures) + survey.seen,
+            survey.failures[0],
+        )
     for survey in surveys[:PLATES_TOLD]:
         logger.info("plate %s: %s", survey.plate, _told(survey))
     if len(surveys) > PLATES_TOLD:

@@ -6,6 +6,7 @@ An output holds results of one model with one set of settings. A run that would 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,7 +19,8 @@ from nucseg_ray.storage.atomic import write_json, write_table
 from nucseg_ray.storage.fetch import fetch_bytes
 from nucseg_ray.storage.locations import Location
 
-FORMAT = 1
+# Of the settings that are recorded. Another version may know fewer, and sees images otherwise.
+FORMAT = 2
 RUN_JSON, MANIFEST_PARQUET, DIAMETERS_JSON = "run.json", "manifest.parquet", "diameters.json"
 ILLUMINATION = "illumination"
 # In this order an output is cleared: a site stops counting before it loses anything, and as long as anything is left
@@ -41,6 +43,11 @@ def check_output(out: Location, decisive: Mapping[str, Any]) -> bool:
         return False
     wanted = _made_with(decisive)
     made_with = stored.get("made_with", {})
+    if made_with.get("format") != FORMAT:
+        raise OutputMismatchError(
+            f"{out}: was made by another version of nucseg_ray (format {made_with.get('format')!r}, this one's is "
+            f"{FORMAT}); go on with that one, name another --output, or start it afresh with --overwrite"
+        )
     different = sorted(name for name in {*wanted, *made_with} if wanted.get(name) != made_with.get(name))
     if different:
         told = "; ".join(f"{name}: {made_with.get(name)!r} there, {wanted.get(name)!r} asked for" for name in different)
@@ -99,9 +106,13 @@ def read_diameters(out: Location) -> dict[str, float | None]:
         The record is not readable.
     """
     stored = _read(out / DIAMETERS_JSON) or {}
-    if not all(diameter is None or (isinstance(diameter, float) and diameter > 0) for diameter in stored.values()):
-        raise OutputError(f"{out / DIAMETERS_JSON}: expected diameters; restore it, or start afresh with --overwrite")
-    return stored
+    for plate, diameter in stored.items():
+        if diameter is not None and not (type(diameter) in (int, float) and 0 < diameter < math.inf):
+            raise OutputError(
+                f"{out / DIAMETERS_JSON}: expected the diameter of plate {plate} in pixels, or null, found "
+                f"{diameter!r}; restore it, or start afresh with --overwrite"
+            )
+    return {plate: None if diameter is None else float(diameter) for plate, diameter in stored.items()}
 
 
 def record_diameters(out: Location, diameters: Mapping[str, float | None]) -> None:

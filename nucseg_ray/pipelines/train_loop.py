@@ -274,7 +274,9 @@ class _Loop:
     def _has_stalled(self) -> bool:
         if self._plan.keep != "best":
             return False
-        scores = [row["validation_score"] for row in self._history]
+        # The encoder is to have its own chance: what stalled without it does not count.
+        first = self._plan.frozen_epochs if self._plan.frozen_epochs < self._plan.epochs else 0
+        scores = [row["validation_score"] for row in self._history[first:]]
         return bool(scores) and len(scores) - 1 - int(np.argmax(scores)) >= self._plan.patience
 
     def _say_step(self, epoch: int, step: int, loss: float, *, seconds: float) -> None:

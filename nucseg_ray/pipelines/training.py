@@ -16,6 +16,7 @@ from nucseg_ray.imaging.labels import CentreLabels, ForegroundLabels, LabelVaria
 from nucseg_ray.imaging.normalise import FullRange, Normalisation, Percentile
 from nucseg_ray.model.architecture import Architecture
 from nucseg_ray.model.bundle import FLOAT32, REFERENCE, record_metrics, set_labels, write_bundle
+from nucseg_ray.pipelines.beginning import Wanted, beginning
 from nucseg_ray.pipelines.bundle_forms import (
     actors_of,
     calibration_crops,
@@ -26,7 +27,6 @@ from nucseg_ray.pipelines.bundle_forms import (
 from nucseg_ray.pipelines.crops import Prepared, prepare
 from nucseg_ray.pipelines.evaluation import log_scores, write_scores
 from nucseg_ray.pipelines.fitting import Network, fit
-from nucseg_ray.pipelines.initial_weights import initial_weights
 from nucseg_ray.pipelines.mlflow_log import NoLog, open_log
 from nucseg_ray.pipelines.progress import duration
 from nucseg_ray.pipelines.resources import check_room
@@ -90,18 +90,17 @@ def _train(
     if earlier is not None:
         check_same_images(output, earlier, **sides)
     # A download that fails should fail before the images are read.
-    weights = initial_weights(
-        architecture, named=settings.encoder_weights, seed=settings.seed, whole=settings.keep == "mean"
-    )
+    wanted = Wanted(architecture, normalisation, settings.nucleus_diameter_px, variant)
+    begun = beginning(wanted, named=settings.encoder_weights, seed=settings.seed, whole=settings.keep == "mean")
     prepared = [prepare(read_samples(side), normalisation=normalisation) for side in (split.train, split.validation)]
     _report_prepared(prepared)
     log.begin(settings, earlier=earlier.mlflow_run if earlier else None)
     run = earlier.run if earlier else f"run-{uuid.uuid4().hex[:8]}"
     record_training(output, settings, TrainingRecord(run=run, mlflow_run=log.run_id, **sides))
 
-    network = Network(architecture, variant, weights)
+    network = Network(architecture, begun.labels, begun.weights)
     trained = fit(settings, run=run, network=network, prepared=prepared, on_epoch=log.epoch)
-    write_history(output, trained.history, trained.pictures, variant)
+    write_history(output, trained.history, trained.pictures, begun.labels)
     with tempfile.TemporaryDirectory() as folder:
         # Made in a local folder, and published when nothing can fail any more.
         bundle = write_bundle(
@@ -110,7 +109,7 @@ def _train(
             architecture=architecture,
             normalisation=normalisation,
             diameter_px=settings.nucleus_diameter_px,
-            labels=variant,
+            labels=begun.labels,
             training={"data": sides["train"], "images": len(train), "settings": settings.model_dump()},
         )
         bundle = export_bundle(

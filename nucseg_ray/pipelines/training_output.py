@@ -24,18 +24,19 @@ from nucseg_ray.storage.training_sets import Sample
 
 CHECKPOINTS, TENSORBOARD = "checkpoints", "tensorboard"
 SETTINGS_JSON, TRAINING_JSON = "settings.json", "training.json"
-FORMAT = 1
+FORMAT = 2
 # Ray Train's own list of the checkpoints of a run; it stands once the first is complete.
 SNAPSHOT = "checkpoint_manager_snapshot.json"
 # What --resume may be given anew. Where it runs, and on how much: workers, GPUs, CPUs, threads, restarts; more than one
 # worker or thread adds up in another order, and several workers normalise by their part of a batch, but each of these
 # would also change between two undisturbed runs. How long it goes on: epochs, patience; more epochs stretch the rest of
-# the learning rate's course. Where the images lie: which images they are is compared instead. What is logged elsewhere.
+# the learning rate's course. (With --finetune-epochs they also say when the encoder joins, and stay as they were.)
+# Where the images lie: which images they are is compared instead. What is logged elsewhere.
 _MAY_CHANGE = frozenset(
     {
         *("output", "resume", "mlflow"),
         *("workers", "use_gpu", "cpus_per_worker", "threads_per_worker", "max_restarts"),
-        *("epochs", "finetune_epochs", "patience"),
+        *("epochs", "patience"),
         *("data", "index", "validation_data"),
     }
 )
@@ -69,13 +70,12 @@ def finished_scores(output: Location, settings: TrainSettings) -> dict[str, Any]
         raise OutputError(f"{output}: there is a model already; name another --output, or move that one away")
     before = stored.get("training", {}).get("settings", {})
     _refuse_other_settings(output, before, settings)
-    for name, asked in (("epochs", settings.epochs), ("finetune_epochs", settings.finetune_epochs)):
-        if asked > before.get(name, 0):
-            flag = f"--{name.replace('_', '-')}"
-            raise OutputError(
-                f"{output}: its training is finished, with {flag} {before.get(name)}; a finished model is not trained "
-                f"on. For {flag} {asked} name another --output, and begin there with --encoder-weights {output}"
-            )
+    if settings.epochs > before.get("epochs", 0):
+        raise OutputError(
+            f"{output}: its training is finished, with --epochs {before.get('epochs')}; a finished model is not "
+            f"trained on. For --epochs {settings.epochs} name another --output, and go on there with "
+            f"--encoder-weights {output}"
+        )
     logger.info("nothing to do: the training in %s is finished", output)
     return dict(stored.get("metrics", {}))
 
@@ -171,7 +171,8 @@ def _refuse_other_settings(output: Location, before: Mapping[str, Any], settings
     now = settings.model_dump()
     # A setting that was not recorded is younger than the record.
     then = {name: before.get(name, field.default) for name, field in TrainSettings.model_fields.items()}
-    different = [name for name in now if name not in _MAY_CHANGE and now[name] != then[name]]
+    may_change = _MAY_CHANGE - ({"epochs"} if then["finetune_epochs"] else set())
+    different = [name for name in now if name not in may_change and now[name] != then[name]]
     if different:
         told = "; ".join(f"--{name.replace('_', '-')} {then[name]} there, {now[name]} asked for" for name in different)
         raise OutputMismatchError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -48,3 +49,10 @@ def test_tables(quality, tmp_path):
     assert quality.by_set({"one": sets, "two": sets}).splitlines()[-1] == (
         "| blur | 0.550 | 0.450 | 0.90 | 0.550 | 0.450 | 0.90 |"
     )
+
+
+def test_a_peer_is_a_name_and_a_folder(quality, tmp_path):
+    assert quality._peer(f"StarDist={tmp_path}") == ("StarDist", tmp_path)
+    for text in ("StarDist", "StarDist=", f"={tmp_path}", f"StarDist={tmp_path}/none"):
+        with pytest.raises(argparse.ArgumentTypeError, match="expected NAME=FOLDER with a folder of label images"):
+            quality._peer(text)

@@ -121,8 +121,9 @@ def test_forms_are_added_and_guarded(tmp_path: Path) -> None:
         read_bundle(tmp_path)
 
 
-def test_a_rounded_copy_keeps_all_but_the_weights(tmp_path: Path) -> None:
-    write(tmp_path / "trained")
+def test_a_rounded_copy_keeps_all_but_weights_scores_and_where_things_lay(tmp_path: Path) -> None:
+    settings = {"data": "/home/lab/set", "index": "s3://lab/index.csv", "maps": "centres", "fold": None, "seed": 4}
+    write(tmp_path / "trained", training={"data": "abc", "settings": settings})
     forms = {name: name.encode() for names in FORMS.values() for name in names}
     add_forms(tmp_path / "trained", forms)
     record_metrics(tmp_path / "trained", {"ap50": 0.9}, default_form="int8")
@@ -130,7 +131,9 @@ def test_a_rounded_copy_keeps_all_but_the_weights(tmp_path: Path) -> None:
     (tmp_path / "small").mkdir()
     (tmp_path / "small/MODEL_CARD.md").write_text("card")
     small = write_rounded(tmp_path / "small", trained, {name: b"again " + data for name, data in forms.items()})
-    assert small == replace(trained, folder=tmp_path / "small", fingerprint=small.fingerprint)
+    told = {"data": "abc", "settings": settings | {"data": "set", "index": "index.csv"}}
+    new = {"folder": tmp_path / "small", "fingerprint": small.fingerprint, "training": told, "metrics": {}}
+    assert small == replace(trained, **new)
     assert small.fingerprint != trained.fingerprint
     assert small.network("int8").read_bytes() == b"again network_int8.xml"
     assert sorted(path.name for path in small.folder.iterdir()) == sorted([*small.file_names, "MODEL_CARD.md"])

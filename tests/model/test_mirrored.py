@@ -33,6 +33,12 @@ def test_what_leans_to_one_side_is_evened_out() -> None:
     assert found.dtype == np.float32
 
 
+def test_offsets_as_long_as_they_get_stay_within_the_maps() -> None:
+    maps = np.zeros((1, 2, 2, 3), np.float32)  # 64 pixels up and to the left, the other way at most 63.5
+    turned = CentreLabels().mirrored(CentreLabels().mirrored(maps, axis=1), axis=2)
+    np.testing.assert_array_equal(turned[..., 1:], 1)
+
+
 def test_an_even_network_stays_what_it_is() -> None:
     class Even:
         def predict(self, images: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -10,7 +10,9 @@ import pytest
 
 from nucseg_ray.config_predict import PredictSettings
 from nucseg_ray.errors import MissingInputError
+from nucseg_ray.imaging.metrics import match, pool
 from nucseg_ray.imaging.normalise import FullRange
+from nucseg_ray.imaging.synthetic import SiteLook, render_site
 from nucseg_ray.model import pretrained
 from nucseg_ray.model.bundle import FORMS, Bundle, read_arrays, read_bundle, write_bundle
 from nucseg_ray.model.pretrained import PRETRAINED, pretrained_folder
@@ -59,20 +61,21 @@ def test_a_model_that_is_incomplete_is_not_taken_for_none(
         Segmenter.load()
 
 
-@pytest.fixture
-def shipped() -> Bundle:
-    """The real one."""
-    try:
-        return read_bundle(pretrained_folder())
-    except MissingInputError as missing:
-        if (pretrained.FOLDER / "model.json").exists():
-            raise
-        pytest.skip(str(missing))
-
-
-def test_the_shipped_model_is_small_and_whole(shipped: Bundle) -> None:
+def test_the_shipped_model_is_small_and_whole() -> None:
+    shipped = read_bundle(pretrained_folder())
     assert sum(path.stat().st_size for path in shipped.folder.rglob("*")) <= MOST_BYTES
     assert sum(array.size for array in shipped.weights().values()) <= MOST_PARAMETERS
     assert shipped.forms == tuple(FORMS) and shipped.default_form in FORMS
     assert {array.dtype for array in read_arrays(shipped.folder / "weights.npz").values()} == {np.dtype(np.float16)}
     assert (shipped.folder / "MODEL_CARD.md").is_file()
+
+
+@pytest.mark.parametrize("radius_px", [(4.0, 6.0), (9.0, 14.0), (30.0, 45.0)])
+def test_the_shipped_model_finds_nuclei_of_any_size(radius_px: tuple[float, float]) -> None:
+    side = round(22 * radius_px[1])
+    look = SiteLook(shape_px=(side, side), nuclei=20, radius_px=radius_px)
+    image, truth = render_site(look, np.random.default_rng(4))
+    segmenter = Segmenter.load()
+    matches = pool([match(truth, segmenter.segment(image))])
+    assert matches.f1[0] >= 0.9 and matches.n_truth >= 15
+    assert segmenter.estimate_diameter(image) == pytest.approx(sum(radius_px), rel=0.25)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import openvino
 import pytest
 
 from nucseg_ray.errors import ModelError, UsageError
@@ -69,6 +70,13 @@ def test_more_shapes_than_are_kept_compiled(load: Callable[[str], Predictor], dr
     np.testing.assert_array_equal(load(form).predict(draw(64, 64)[np.newaxis]), first)
 
 
+def test_integers_begin_after_the_first_convolutions(exported: Bundle) -> None:
+    network = openvino.Core().read_model(exported.folder / FORMS[INT8][0])
+    convolutions = [op for op in network.get_ordered_ops() if op.get_type_name().endswith("Convolution")]
+    in_float = [op.input_value(0).get_node().get_type_name() != "FakeQuantize" for op in convolutions]
+    assert in_float[:3] == [True, True, False] and sum(in_float) < len(in_float) / 10
+
+
 def test_a_segmenter_runs_the_default_form(exported: Bundle, draw: Draw, tmp_path: Path) -> None:
     image = (draw(200, 150)[..., 0] * 200).astype(np.uint8)
     tiling = Tiling(tile_px=128, overlap_px=32)
@@ -80,6 +88,23 @@ def test_a_segmenter_runs_the_default_form(exported: Bundle, draw: Draw, tmp_pat
     for default in by_form:
         record_metrics(tmp_path / "model", {}, default_form=default)
         np.testing.assert_array_equal(Segmenter.load(tmp_path / "model", tiling=tiling).maps(image), by_form[default])
+
+
+@pytest.mark.parametrize("form", [REFERENCE, *FORMS])
+def test_a_segmenter_looks_into_the_mirror_in_every_form(exported: Bundle, draw: Draw, form: str) -> None:
+    if form == INT8 and not multiplies_int8_exactly():
+        pytest.skip("this processor has no VNNI")
+    image = (draw(128, 192)[..., 0] * 200).astype(np.uint8)
+
+    def nucleus_map(seen: np.ndarray, **wanted: bool) -> np.ndarray:
+        segmenter = Segmenter.load(exported.folder, form=form, nucleus_diameter_px=exported.diameter_px, **wanted)
+        return segmenter.maps(np.ascontiguousarray(seen))[..., 0].astype(float)
+
+    turns = [lambda a: a, np.flipud, np.fliplr, lambda a: np.flipud(np.fliplr(a))]
+    mean = np.mean([turn(nucleus_map(turn(image))) for turn in turns], axis=0)
+    found = nucleus_map(image, tta=True)
+    np.testing.assert_allclose(found, mean, atol=1.01)  # of 255; each map is rounded
+    assert np.abs(found - nucleus_map(image)).max() > 2
 
 
 @pytest.mark.parametrize(

@@ -38,21 +38,24 @@ class Perfect:
 
 
 class Specks:
-    """Sees specks of 6 of its own pixels wherever it looks, as in noise."""
+    """Sees specks of so many of its own pixels wherever it looks, as in noise."""
 
-    def __init__(self) -> None:
+    def __init__(self, side: int) -> None:
+        self.side = side
         self.calls: list[tuple[int, ...]] = []
 
     def predict(self, images: np.ndarray) -> np.ndarray:
         self.calls.append(images.shape)
         y, x = np.mgrid[: images.shape[1], : images.shape[2]]
-        speck = ((y % 16 < 6) & (x % 16 < 6)).astype(np.int32) * (1 + (y // 16) * 1000 + x // 16)
+        pitch = 2 * self.side
+        is_speck = (y % pitch < self.side) & (x % pitch < self.side)
+        speck = is_speck.astype(np.int32) * (1 + (y // pitch) * 1000 + x // pitch)
         return np.repeat(VARIANT.targets(speck)[np.newaxis].astype(np.float32) / 255, images.shape[0], axis=0)
 
 
-def scaled(network: Perfect | Specks) -> ScaledNetwork:
+def scaled(network: Perfect | Specks, *, model_px: float = MODEL_PX) -> ScaledNetwork:
     tiled = TiledNetwork(network, FullRange(), tiling=Tiling(tile_px=1024, overlap_px=128))
-    return ScaledNetwork(tiled, VARIANT, model_diameter_px=MODEL_PX)
+    return ScaledNetwork(tiled, VARIANT, model_diameter_px=model_px)
 
 
 def drawn(diameter: float, *, side: int = 400, count: int = 12, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -116,7 +119,7 @@ def test_the_same_image_enlarged_gives_the_same_nuclei(times: int) -> None:
     assert found.diameter_px == pytest.approx(24 * times, rel=0.1)
 
 
-def test_inside_the_band_one_pass_is_all_and_changes_nothing() -> None:
+def test_at_the_scale_that_is_asked_for_one_pass_is_all() -> None:
     image, _ = drawn(30)
     network = Perfect()
     ((found),) = scaled(network).maps_of([image], [None])
@@ -161,11 +164,13 @@ def test_what_vanishes_when_looked_at_closely_was_no_nucleus() -> None:
     assert (found.scale, found.diameter_px) == (1.0, None)
 
 
-def test_noise_ends_the_search() -> None:
-    network = Specks()
-    ((found),) = scaled(network).maps_of([np.zeros((320, 320), np.uint8)], [None])
-    assert len(network.calls) <= 3 and found.scale <= 4
-    assert found.maps.shape == (320, 320, 3)
+@pytest.mark.parametrize(("model_px", "calls", "scale"), [(90, 2, 4.0), (9, 4, 0.125)])
+def test_noise_ends_the_search(model_px: float, calls: int, scale: float) -> None:
+    """Small specks ask for more than is allowed; large ones at each pass for less than half of the pass before."""
+    network = Specks(20)
+    image = np.zeros((1000, 1000) if model_px < 20 else (250, 250), np.uint8)
+    ((found),) = scaled(network, model_px=model_px).maps_of([image], [None])
+    assert (len(network.calls), found.scale, found.maps.shape[:2]) == (calls, scale, image.shape)
 
 
 def test_many_together_are_as_each_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -89,11 +90,34 @@ def run(plates: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory
 
 
 def test_where_sites_agree_the_plate_has_one_diameter() -> None:
-    assert Survey("P", (20.0, 22.0, 30.0, 32.0), True).diameter_px == 26.0
-    assert Survey("P", (20.0, 33.0), True).diameter_px is None
-    assert Survey("P", (20.0, 21.0), False).diameter_px is None
-    assert Survey("P", (20.0,), True).diameter_px is None
-    assert Survey("P", (), True).diameter_px is None
+    assert Survey("P", (20.0, 22.0, 30.0, 32.0), True, seen=6).diameter_px == 26.0
+    assert Survey("P", (20.0, 33.0), True, seen=6).diameter_px is None
+    assert Survey("P", (20.0, 21.0), False, seen=6).diameter_px is None
+    assert Survey("P", (20.0,), True, seen=6).diameter_px is None
+    assert Survey("P", (), True, seen=6).diameter_px is None
+
+
+def test_a_survey_that_saw_little_does_not_decide_for_the_next_run(
+    plate: Path, tiny_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As in an hour in which a file server is away: once it is back, the plate has its diameter."""
+    folder = tmp_path / "in" / "P1"
+    shutil.copytree(plate / "P1", folder)
+    images = sorted(folder.iterdir())
+    for image in images[:20]:
+        image.write_bytes(b"")
+    out, bundle = Location(str(tmp_path / "out")), read_bundle(tiny_model)
+    actors = ActorPool(form=REFERENCE, actors=1, cpus=1.0, threads=2, use_gpu=False)
+    look: dict[str, Any] = {"plates": ["P1"], "root": Location(str(folder)), "out": out, "pool": actors}
+    manifest = plan(list_files(Location(str(folder))), root_name="P1").manifest
+    assert plate_diameters(manifest, files=ship(bundle), **look) == {"P1": None}
+    (told,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert re.match(r"plate P1: (9|1\d) of 12 sites that were looked at could not be read or predicted \(.*empty", told)
+    assert read_diameters(out) == {}
+    for image in images[:20]:
+        shutil.copy(plate / "P1" / image.name, image)
+    again = plate_diameters(manifest, files=ship(bundle), **look)
+    assert again == read_diameters(out) and again["P1"] == pytest.approx(18, rel=0.15)
 
 
 @pytest.mark.parametrize("rows", [1, 2, 5, 12, 13, 96, 384, 1_000_000])
@@ -192,9 +216,11 @@ def test_a_rerun_goes_on_with_the_record_and_adds_new_plates(
     sizes = [site["diameter_px"] for site in _sites(out) if site["Metadata_Plate"] == "mixed" and site["diameter_px"]]
     assert max(sizes) > 2 * min(sizes)
 
-    (out / "diameters.json").write_text('{"P1": "large"}')
-    with pytest.raises(OutputError, match=r"diameters.json: expected diameters; restore it, or start afresh"):
+    (out / "diameters.json").write_text('{"P0": null, "P1": "large"}')
+    with pytest.raises(OutputError, match=r"diameters.json: expected the diameter of plate P1 in .* found 'large'; "):
         read_diameters(Location(str(out)))
+    (out / "diameters.json").write_text('{"P0": null, "P1": 45}')
+    assert read_diameters(Location(str(out))) == {"P0": None, "P1": 45.0}
 
 
 def test_a_number_is_taken_for_every_plate_and_no_site_is_surveyed(

@@ -17,9 +17,11 @@ import ray
 from nucseg_ray import commands
 from nucseg_ray.config import TrainSettings
 from nucseg_ray.errors import MissingInputError, ModelError, UsageError
+from nucseg_ray.imaging.labels import CentreLabels, ForegroundLabels
+from nucseg_ray.imaging.normalise import FullRange
 from nucseg_ray.model import pretrained
 from nucseg_ray.model.bundle import MODEL_JSON, REFERENCE, WEIGHTS, Bundle, read_arrays, read_bundle, write_rounded
-from nucseg_ray.pipelines.initial_weights import initial_weights
+from nucseg_ray.pipelines.beginning import Wanted, beginning
 from nucseg_ray.pipelines.training import run_train
 from nucseg_ray.storage.atomic import write_bytes
 from nucseg_ray.storage.fetch import fetch_bytes
@@ -64,6 +66,17 @@ def test_without_a_model_in_the_package_every_command_says_so(
     assert list(tmp_path.iterdir()) == []
 
 
+def _wanted(of: Bundle, **other: Any) -> Wanted:
+    """Give what a training like that of a bundle wants, but for something."""
+    alike = Wanted(of.architecture, of.normalisation, of.diameter_px, CentreLabels(min_area_px=7))
+    return replace(alike, **other)
+
+
+def _foreground(of: Bundle) -> Wanted:
+    labels = ForegroundLabels()
+    return _wanted(of, architecture=replace(of.architecture, map_names=labels.map_names), labels=labels)
+
+
 def test_a_training_goes_on_from_a_model(shipped: Bundle, bucket: str, caplog: pytest.LogCaptureFixture) -> None:
     folder = Location(bucket) / "models/own"
     for name in shipped.file_names:
@@ -72,21 +85,31 @@ def test_a_training_goes_on_from_a_model(shipped: Bundle, bucket: str, caplog: p
     assert {array.dtype for array in stored.values()} == {np.dtype(np.float16)}
     for named in ("pretrained", folder.uri):
         with caplog.at_level(logging.INFO, logger="nucseg_ray"):
-            begun = ray.get(initial_weights(shipped.architecture, named=named, seed=3))
-        assert begun.keys() == stored.keys()
-        for name, array in begun.items():
+            begun = beginning(_wanted(shipped), named=named, seed=3)
+        weights = ray.get(begun.weights)
+        assert weights.keys() == stored.keys() and begun.labels == shipped.labels
+        for name, array in weights.items():
             assert array.dtype == np.float32
             np.testing.assert_array_equal(array, stored[name], err_msg=name)
         assert caplog.records[-1].getMessage() == (
-            f"going on from model {shipped.fingerprint}: encoder, decoder and maps"
+            f"going on from model {shipped.fingerprint}: encoder, decoder, maps and label settings"
         )
 
 
+def test_a_model_that_saw_images_otherwise_is_told(shipped: Bundle, caplog: pytest.LogCaptureFixture) -> None:
+    beginning(_wanted(shipped, diameter_px=24.0, normalisation=FullRange()), named="pretrained", seed=3)
+    assert caplog.records[-1].levelname == "WARNING" and caplog.records[-1].getMessage().startswith(
+        f"model {shipped.fingerprint} learned with --nucleus-diameter-px {shipped.diameter_px:g} --normalisation "
+        "percentile, and would go on with --nucleus-diameter-px 24 --normalisation full-range: "
+    )
+
+
 def test_of_a_model_with_other_maps_the_encoder_is_taken(shipped: Bundle, caplog: pytest.LogCaptureFixture) -> None:
-    alone = replace(shipped.architecture, map_names=("foreground",))
+    alone = _foreground(shipped)
     with caplog.at_level(logging.INFO, logger="nucseg_ray"):
-        begun = ray.get(initial_weights(alone, named=str(shipped.folder), seed=3))
-    random = ray.get(initial_weights(alone, named="none", seed=3))
+        began = beginning(alone, named=str(shipped.folder), seed=3)
+    assert began.labels == alone.labels
+    begun, random = ray.get([began.weights, beginning(alone, named="none", seed=3).weights])
     weights = shipped.weights()
     own = {name for name in begun if name in weights and np.array_equal(begun[name], weights[name])}
     anew = {name for name in begun if np.array_equal(begun[name], random[name])}
@@ -99,38 +122,36 @@ def test_of_a_model_with_other_maps_the_encoder_is_taken(shipped: Bundle, caplog
     )
 
 
-@pytest.mark.parametrize(("named", "maps"), [("none", None), (None, ("foreground",))])
-def test_a_mean_is_taken_with_a_whole_model_only(
-    shipped: Bundle, named: str | None, maps: tuple[str, ...] | None
-) -> None:
-    architecture = replace(shipped.architecture, map_names=maps or shipped.architecture.map_names)
-    found = named or str(shipped.folder)
-    with pytest.raises(UsageError, match=f"^--keep mean: expected .* found {found}; "):
-        initial_weights(architecture, named=found, seed=0, whole=True)
-    whole = ray.get(initial_weights(shipped.architecture, named=str(shipped.folder), seed=0, whole=True))
-    assert whole.keys() == shipped.weights().keys()
+def test_a_mean_is_taken_with_a_whole_model_only(shipped: Bundle) -> None:
+    for wanted, named in ((_wanted(shipped), "none"), (_foreground(shipped), str(shipped.folder))):
+        with pytest.raises(UsageError, match=f"^--keep mean: expected .* found {named}; "):
+            beginning(wanted, named=named, seed=0, whole=True)
+    whole = beginning(_wanted(shipped), named=str(shipped.folder), seed=0, whole=True)
+    assert ray.get(whole.weights).keys() == shipped.weights().keys()
 
 
 def test_a_model_that_is_not_in_order_is_told_with_the_flag(shipped: Bundle) -> None:
     flag = f"--encoder-weights {shipped.folder}: "
     (shipped.folder / WEIGHTS).write_bytes(b"other")
     with pytest.raises(ModelError, match=rf"^{flag}.*weights\.npz: its SHA-256"):
-        initial_weights(shipped.architecture, named=str(shipped.folder), seed=0)
+        beginning(_wanted(shipped), named=str(shipped.folder), seed=0)
     (shipped.folder / WEIGHTS).unlink()
     with pytest.raises(MissingInputError, match=rf"^{flag}.*weights\.npz: missing from the bundle"):
-        initial_weights(shipped.architecture, named=str(shipped.folder), seed=0)
+        beginning(_wanted(shipped), named=str(shipped.folder), seed=0)
     (shipped.folder / MODEL_JSON).unlink()
     with pytest.raises(MissingInputError, match="^--encoder-weights pretrained: model pretrained: expected the one"):
-        initial_weights(shipped.architecture, named="pretrained", seed=0)
+        beginning(_wanted(shipped), named="pretrained", seed=0)
 
 
 @pytest.mark.slow
-def test_what_goes_on_begins_with_what_was_learned(shipped: Bundle, tiny_set: Path, tmp_path: Path) -> None:
+def test_what_goes_on_begins_with_what_was_learned(
+    shipped: Bundle, tiny_model: Path, tiny_set: Path, tmp_path: Path
+) -> None:
     short = {"epochs": 1, "crops_per_epoch": 16, "crop_px": 64, "batch_size": 8, "learning_rate": 1e-6}
     scores = run_train(
         TrainSettings(data=str(tiny_set), output=str(tmp_path / "model"), encoder_weights="pretrained", **short)
     )
-    before, after = shipped.metrics[REFERENCE]["all"]["ap"][0], scores[REFERENCE]["all"]["ap"][0]
+    before, after = (of[REFERENCE]["all"]["ap"][0] for of in (read_bundle(tiny_model).metrics, scores))
     assert after == pytest.approx(before, abs=0.05) and before > 0.3
     settings = json.loads(fetch_bytes(Location(str(tmp_path / "model/settings.json"))))
     assert settings["encoder_weights"] == "pretrained"

@@ -17,7 +17,7 @@ from nucseg_ray.config import EvaluateSettings, TrainSettings
 from nucseg_ray.config_predict import PredictSettings
 from nucseg_ray.errors import MissingInputError, ModelError, OutputError
 from nucseg_ray.imaging.codecs import decode_label_png
-from nucseg_ray.model.bundle import MODEL_JSON, REFERENCE, WEIGHTS, Bundle, read_bundle
+from nucseg_ray.model.bundle import FORMAT, MODEL_JSON, REFERENCE, WEIGHTS, Bundle, read_bundle
 from nucseg_ray.pipelines.evaluation import run_evaluate
 from nucseg_ray.pipelines.inference import run_predict
 from nucseg_ray.pipelines.models import fetch_bundle
@@ -146,8 +146,13 @@ def _other_files(content: bytes) -> bytes:
         (WEIGHTS, _cut, ModelError, "/weights.npz: its SHA-256 is not the one in model.json; the file was altered"),
         ("network_int8.bin", _cut, ModelError, "/network_int8.bin: its SHA-256 is not the one in model.json"),
         (MODEL_JSON, lambda content: content[:50], ModelError, "/model.json: not readable as JSON"),
-        (MODEL_JSON, lambda content: b"[]", ModelError, "/model.json: expected a bundle of format 2, found 'list'"),
-        (MODEL_JSON, _other_format, ModelError, "/model.json: expected a bundle of format 2, found 99"),
+        (
+            MODEL_JSON,
+            lambda content: b"[]",
+            ModelError,
+            f"/model.json: expected a bundle of format {FORMAT}, found 'list'",
+        ),
+        (MODEL_JSON, _other_format, ModelError, f"/model.json: expected a bundle of format {FORMAT}, found 99"),
         (MODEL_JSON, _other_files, ModelError, "/model.json: expected it to name weights.npz and whole forms"),
     ],
 )

@@ -31,7 +31,7 @@ class Scores:
 @pytest.mark.parametrize(("keep", "kept"), [("best", 1), ("last", 8), ("mean", (16 + 8) / 2)])
 def test_weights_are_kept_as_asked(ray_session: None, tmp_path: Path, keep: str, kept: float) -> None:
     begun = ray.put({"kernel:0": np.full(2, 16, np.float32)})
-    plan: Any = SimpleNamespace(epochs=4, keep=keep, patience=1, weights=begun)
+    plan: Any = SimpleNamespace(epochs=4, frozen_epochs=4, keep=keep, patience=1, weights=begun)
     shown: list[float] = []
     replica = SimpleNamespace(show=lambda weights: shown.append(float(weights["kernel:0"][0])))
     loop = _Loop(plan, replica, Scores(0.3, 0.7, 0.5, 0.7), Share(size=1, rank=0, workers=1))
@@ -42,3 +42,21 @@ def test_weights_are_kept_as_asked(ray_session: None, tmp_path: Path, keep: str,
     assert read_arrays(tmp_path / KEPT)["kernel:0"].tolist() == pytest.approx([kept, kept])
     assert shown[-1] == (8 if keep == "best" else kept)  # what is scored is what would be kept
     assert loop._has_stalled() == (keep == "best")
+
+
+@pytest.mark.parametrize(
+    ("frozen", "scores", "stalled"),
+    [
+        (6, [0.5, 0.4, 0.3], True),  # without fine-tuning
+        (6, [0.5, 0.6, 0.3], False),
+        (3, [0.5, 0.4, 0.3], False),  # the encoder has not had its turn
+        (3, [0.5, 0.4, 0.3, 0.1, 0.2], False),
+        (3, [0.5, 0.4, 0.3, 0.2, 0.1, 0.1], True),
+        (0, [0.5, 0.4, 0.3], True),  # from scratch, all learns from the first step
+    ],
+)
+def test_patience_begins_anew_where_the_encoder_joins(frozen: int, scores: list[float], stalled: bool) -> None:
+    plan: Any = SimpleNamespace(epochs=6, frozen_epochs=frozen, keep="best", patience=2)
+    loop = _Loop(plan, SimpleNamespace(), Scores(), Share(size=1, rank=0, workers=1))
+    loop._history = [{"validation_score": score} for score in scores]
+    assert loop._has_stalled() == stalled

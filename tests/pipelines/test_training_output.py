@@ -91,7 +91,6 @@ MAY_CHANGE = {
     "index": "index.csv",
     "validation_data": "set2",
     "epochs": 21,
-    "finetune_epochs": 3,
     "patience": 11,
     "workers": 2,
     "use_gpu": True,
@@ -111,7 +110,9 @@ DECIDE = {
     "crop_px": 128,
     "batch_size": 8,
     "learning_rate": 1e-4,
+    "finetune_epochs": 3,
     "encoder_rate": 0.2,
+    "keep": "last",
     "nucleus_diameter_px": 20.0,
     "seed": 4,
     "pictures": 1,
@@ -137,6 +138,14 @@ def test_another_setting_that_decides_the_result_is_named(tmp_path: Path, name: 
         earlier_training(output, _settings(output, resume=True, **{name: now}))
     told = f"begun with other settings (--{name.replace('_', '-')} {before} there, {now} asked for)"
     assert told in str(raised.value)
+
+
+def test_with_fine_tuning_the_epochs_before_it_stay_as_many(tmp_path: Path) -> None:
+    output = Location(str(tmp_path))
+    _broken_off(output, finetune_epochs=3)
+    more = _settings(output, resume=True, finetune_epochs=3, epochs=21)
+    with pytest.raises(OutputMismatchError, match="--epochs 20 there, 21 asked for"):
+        earlier_training(output, more)
 
 
 def test_a_setting_younger_than_the_record_counts_as_its_default(tmp_path: Path) -> None:
@@ -243,8 +252,7 @@ def test_a_finished_training_says_so(tiny_model: Path, tmp_path: Path, caplog: p
 
 def test_a_finished_training_does_not_go_on_for_longer(tiny_model: Path, tmp_path: Path) -> None:
     settings = _copy(tiny_model, tmp_path / "model")
-    for name, flag, before in (("epochs", "--epochs", 3), ("finetune_epochs", "--finetune-epochs", 0)):
-        with pytest.raises(OutputError, match=f"its training is finished, with {flag} {before}; a finished model is"):
-            run_train(settings.model_copy(update={name: before + 1}))
+    with pytest.raises(OutputError, match="its training is finished, with --epochs 3; a finished model is not trained"):
+        run_train(settings.model_copy(update={"epochs": 4}))
     with pytest.raises(OutputMismatchError, match="--seed 0 there, 5 asked for"):
         run_train(settings.model_copy(update={"seed": 5}))

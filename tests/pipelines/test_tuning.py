@@ -1,15 +1,22 @@
-"""Which label settings are tried, and which are kept; that a training tries them, test_training.py tells."""
+"""Which label settings are tried, and which are kept."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from nucseg_ray.imaging.labels import CentreLabels, ForegroundLabels, LabelVariant
-from nucseg_ray.pipelines.crops import PreparedImage
-from nucseg_ray.pipelines.tuning import choose, drawn
+from nucseg_ray.model.bundle import FLOAT32, read_bundle
+from nucseg_ray.pipelines import tuning
+from nucseg_ray.pipelines.crops import PreparedImage, prepare
+from nucseg_ray.pipelines.network import ActorPool
+from nucseg_ray.pipelines.samples import read_samples
+from nucseg_ray.pipelines.tuning import choose, drawn, tune_labels
+from nucseg_ray.storage.locations import Location
+from nucseg_ray.storage.training_sets import find_training_set
 
 
 class Scores:
@@ -59,7 +66,7 @@ def test_nothing_changes_where_nothing_is_better_and_no_second_round_is_run() ->
     assert choose(one_map, lambda variants: [0.4 - number / 100 for number in range(len(variants))]) == one_map
 
 
-@pytest.mark.parametrize(("n_px", "drawn_of_them"), [(1000, 96), (2 << 20, 50), (1 << 30, 1)])
+@pytest.mark.parametrize(("n_px", "drawn_of_them"), [(1000, 256), (2 << 20, 50), (1 << 30, 1)])
 def test_images_are_drawn_from_everywhere_as_far_as_they_can_be_held(n_px: int, drawn_of_them: int) -> None:
     images = [
         PreparedImage(f"{number:03}", "kind", block=0, row=number, diameter_px=20.0, n_px=n_px) for number in range(500)
@@ -74,3 +81,17 @@ def test_images_are_drawn_from_everywhere_as_far_as_they_can_be_held(n_px: int, 
 def test_of_few_images_all_are_drawn() -> None:
     images = [PreparedImage(name, "kind", block=0, row=0, diameter_px=20.0, n_px=1000) for name in "abcdefg"]
     assert sorted(drawn(images)) == list("abcdefg")
+
+
+def test_by_images_that_are_enough_settings_that_lose_all_nuclei_are_mended(
+    tiny_model: Path, tiny_set: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = read_bundle(tiny_model)
+    lost = replace(trained, labels=replace(trained.labels, min_area_px=10_000))
+    found = find_training_set(Location(str(tiny_set)))
+    images = prepare(read_samples(found), normalisation=trained.normalisation).images
+    pool = ActorPool(form=FLOAT32, actors=1, cpus=1.0, threads=2, use_gpu=False)
+    assert tune_labels(lost, found, images, actors=pool) == lost.labels  # 24 are not
+    monkeypatch.setattr(tuning, "FEWEST_IMAGES", 24)
+    mended = tune_labels(lost, found, images, actors=pool)
+    assert mended.min_area_px in lost.labels.tried["min_area_px"]

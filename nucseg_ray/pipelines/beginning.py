@@ -1,13 +1,16 @@
-"""What a training begins with: random weights, an encoder that learned elsewhere, or a whole model."""
+"""What a training begins with: random weights, an encoder that learned elsewhere, or a whole model with its labels."""
 
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from typing import Any
 
 import ray
 
 from nucseg_ray.errors import InputError, ModelError, UsageError, WeightsError
+from nucseg_ray.imaging.labels import LabelVariant
+from nucseg_ray.imaging.normalise import Normalisation
 from nucseg_ray.model.architecture import Architecture
 from nucseg_ray.model.bundle import Bundle
 from nucseg_ray.model.pretrained import PRETRAINED
@@ -20,11 +23,29 @@ _KNOWN = ("imagenet", "none")
 logger = logging.getLogger(__name__)
 
 
-def initial_weights(architecture: Architecture, *, named: str, seed: int, whole: bool = False) -> Any:
-    """Give a reference to the weights that all workers begin with: built once, so that they are the same.
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The network that a training is to make, the pixels it is to see, and the label settings it would begin with."""
 
-    ``named`` is the value of ``--encoder-weights``; ``whole``: only a model of this very architecture will do. Ray must
-    be running.
+    architecture: Architecture
+    normalisation: Normalisation
+    diameter_px: float
+    labels: LabelVariant
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """What a training begins with: a reference to the weights, and label settings."""
+
+    weights: Any
+    labels: LabelVariant
+
+
+def beginning(wanted: Wanted, *, named: str, seed: int, whole: bool = False) -> Beginning:
+    """Give what all workers begin with: the weights are built once, so that they are the same.
+
+    ``named`` is the value of ``--encoder-weights``; ``whole``: only a model of this very architecture will do. Where it
+    is one, its label settings go on, too. Ray must be running.
 
     Raises
     ------
@@ -35,7 +56,7 @@ def initial_weights(architecture: Architecture, *, named: str, seed: int, whole:
     WeightsError
         The weights cannot be downloaded, or do not fit the network.
     """
-    source = named if named in _KNOWN else _read(named)
+    architecture, source = wanted.architecture, named if named in _KNOWN else _read(named)
     if whole and not (isinstance(source, Bundle) and source.architecture == architecture):
         raise UsageError(
             f"--keep mean: expected --encoder-weights to name a model with the maps and widths of this network, found "
@@ -43,14 +64,15 @@ def initial_weights(architecture: Architecture, *, named: str, seed: int, whole:
             "model, or --keep best"
         )
     if isinstance(source, Bundle):
-        _tell_what_is_kept(source, architecture)
+        _tell_what_is_kept(source, wanted)
         task = _go_on_from.remote(architecture, source.weights(), source.architecture, seed)
     else:
         task = _build.remote(architecture, source, seed)
     weights, error = ray.get(task)
     if error is not None:
         raise WeightsError(f"--encoder-weights {named}: {error}")
-    return ray.put(weights)
+    labels = source.labels if isinstance(source, Bundle) and source.architecture == architecture else wanted.labels
+    return Beginning(ray.put(weights), labels)
 
 
 def _read(named: str) -> Bundle | bytes:
@@ -68,13 +90,24 @@ def _read(named: str) -> Bundle | bytes:
         raise type(error)(f"--encoder-weights {named}: {told}") from error
 
 
-def _tell_what_is_kept(donor: Bundle, architecture: Architecture) -> None:
-    if donor.architecture == architecture:
-        logger.info("going on from model %s: encoder, decoder and maps", donor.fingerprint)
-        return
-    theirs, ours = donor.architecture.map_names, architecture.map_names
-    why = "its decoder has other widths" if theirs == ours else f"its maps are {theirs}, this network's {ours}"
-    logger.info("going on from the encoder of model %s; the decoder begins anew: %s", donor.fingerprint, why)
+def _tell_what_is_kept(donor: Bundle, wanted: Wanted) -> None:
+    if donor.architecture == wanted.architecture:
+        logger.info("going on from model %s: encoder, decoder, maps and label settings", donor.fingerprint)
+    else:
+        theirs, ours = donor.architecture.map_names, wanted.architecture.map_names
+        why = "its decoder has other widths" if theirs == ours else f"its maps are {theirs}, this network's {ours}"
+        logger.info("going on from the encoder of model %s; the decoder begins anew: %s", donor.fingerprint, why)
+    sees, would_see = (
+        f"--nucleus-diameter-px {of.diameter_px:g} --normalisation {of.normalisation.kind}" for of in (donor, wanted)
+    )
+    if sees != would_see:
+        logger.warning(
+            "model %s learned with %s, and would go on with %s: it has to learn that, too; for other images of the "
+            "same size give what it learned with",
+            donor.fingerprint,
+            sees,
+            would_see,
+        )
 
 
 # The two tasks give an error as a value: Ray would wrap the exception and lose its type.
