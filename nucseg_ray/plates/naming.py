@@ -75,6 +75,7 @@ class Scheme:
     `write` is the way back (None: it can only be read), `ignored` tells previews by their file name, `channels` are
     names that the instrument might give to four channels, empty where names tell of none. A `general` scheme is so
     wide that it is thought of only where no other one matches. `counts_wells`: a well is a number, not row and column.
+    `alike` tells file names that are surely the instrument's, whether or not a form reads them.
     """
 
     name: str
@@ -85,6 +86,7 @@ class Scheme:
     channels: tuple[str, ...] = ()
     general: bool = False
     counts_wells: bool = False
+    alike: re.Pattern[str] | None = None
 
     @property
     def example(self) -> str:

@@ -31,9 +31,11 @@ def _form(example: str, file: str, folders: str = "", only_channel: str = "") ->
 
 
 # MetaXpress. ZStep_0 is the projection that the instrument stores beside planes 1, 2, ...; a database export puts it
-# beside the ZStep folders instead, below <date>/<plate id>.
-_ZSTEP = r"(?:ZStep_(?:0+|(?P<z>[0-9]+))/)?"
+# beside the ZStep folders instead, below <date>/<plate id>. BBBC006 has planes only, from 0.
+_ZSTEP = r"(?:ZStep_0+/|(?:ZStep_|BBBC006_v1_images_z_)(?P<z>[0-9]+)/)?"
 _METAXPRESS = rf"(?:[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}/[0-9]+/)?(?:TimePoint_(?P<time>[0-9]+)/)?{_ZSTEP}"
+_HARMONY = r"r(?P<row>[0-9]{2,})c(?P<column>[0-9]{2,})f(?P<site>[0-9]{2,})p(?P<z>[0-9]{2,})"
+_HARMONY_FOLDERS = rf"(?:hs/{_GUID}/)?(?:Images/)?(?:r[0-9]+c[0-9]+/)?"
 # Micro-Manager's folder of a position: of the HCS site generator, of a grid, of a list, or of an only one.
 _POSITION = (
     rf"{_WELL}-Site_(?P<site>[0-9]+)|(?P<label>[0-9]+-Pos_?[0-9]+_[0-9]+)"
@@ -122,19 +124,25 @@ SCHEMES: Mapping[str, Scheme] = {
             channels=("C1", "C2", "C3", "C4"),
             counts_wells=True,
         ),
-        # sk is the time point, fk a fast series, fl the lifetime. Harmony 3 counted channels by their records (rc).
+        # sk is the time point, fk a fast series, fl the lifetime; in newer exports it is t. Harmony 3 counted channels by
+        # their records (rc).
         Scheme(
             "operetta",
             "Revvity (PerkinElmer) Operetta and Opera Phenix (Harmony)",
             (
                 _form(
                     "Images/r03c03f03p01-ch5sk1fk1fl1.tiff",
-                    r"r(?P<row>[0-9]{2,})c(?P<column>[0-9]{2,})f(?P<site>[0-9]{2,})p(?P<z>[0-9]{2,})"
-                    r"(?:-(?=ch)|(?=rc))(?P<channel>(?:rc[0-9]+-)?ch[0-9]+)"
+                    rf"{_HARMONY}(?:-(?=ch)|(?=rc))(?P<channel>(?:rc[0-9]+-)?ch[0-9]+)"
                     r"(?:sk(?P<time>[0-9]+))?(?:fk[0-9]+)?(?:fl[0-9]+)?",
-                    "(?:Images/)?",
+                    _HARMONY_FOLDERS,
+                ),
+                _form(
+                    "hs/17654c10-92f1-4dfd-98aa-6a01bbd77557/images/r03c07/r03c07f01p01-ch01t01.tiff",
+                    rf"{_HARMONY}-(?P<channel>ch[0-9]+)t(?P<time>[0-9]+)",
+                    _HARMONY_FOLDERS,
                 ),
             ),
+            alike=_pattern(r"r[0-9]{2,}c[0-9]{2,}f[0-9]{2,}p[0-9]{2,}.*"),
             write=writers.write_operetta,
             channels=("ch1", "ch2", "ch3", "ch4"),
         ),
@@ -182,8 +190,8 @@ SCHEMES: Mapping[str, Scheme] = {
                     "A1-Site_0/img_channel000_position000_time000000000_z000.tif",
                     r"img_(?P<channel>channel[0-9]{3,})_position(?P<position>[0-9]{3,})_time(?P<time>[0-9]{9,})"
                     r"_z(?P<z>[0-9]{3,})",
-                    rf"(?:(?:{_WELL}-Site_(?P<site>[0-9]+)|(?P<label>[0-9]+-Pos_?[0-9]+_[0-9]+)"
-                    r"|Pos_?(?:[0-9]{{3}}_[0-9]{{3}}|[0-9]+)|Default)/)?",
+                    # Users label positions as they like; a plain number says no more than the file's name does.
+                    rf"(?:(?:{_WELL}-Site_(?P<site>[0-9]+)|Pos_?(?:[0-9]{{3}}_[0-9]{{3}}|[0-9]+)|Default|(?P<label>[^/]+))/)?",
                 ),
                 _form(
                     "Pos0/img_000000000_DAPI_000.tif",

@@ -153,11 +153,25 @@ def _read(images: Iterable[str], schemes: Iterable[Scheme]) -> tuple[dict[str, _
     return found, strangers
 
 
+def _refuse_alike(images: list[str], root_name: str) -> None:
+    """Refuse names that are an instrument's, but none that are known: each channel would become a site."""
+    for scheme in SCHEMES.values():
+        pattern = scheme.alike
+        alike = [path for path in images if pattern and pattern.fullmatch(path.rpartition("/")[2])]
+        if 2 * len(alike) > len(images):
+            raise NamingError(
+                f"{root_name}: {len(alike)} images look like those of the {scheme.name!r} scheme"
+                f"{examples(alike, 1)}, but none is as it writes them: expected names such as {scheme.example}. Give a "
+                "pattern by --scheme regex:..., or --scheme images to take each image as a site of its own."
+            )
+
+
 def _detected(images: list[str], root_name: str) -> tuple[dict[str, _Names], list[str]]:
     """Read the names by the scheme that they follow; by `IMAGES` where they follow none."""
     schemes = [scheme for scheme in SCHEMES.values() if scheme is not IMAGES]
     found, strangers = _read(images, sorted(schemes, key=lambda scheme: scheme.general))
     if not found:
+        _refuse_alike(images, root_name)
         return _read(images, [IMAGES])
     if len(found) > 1:
         told = [

@@ -112,6 +112,16 @@ def test_scheme_of_a_few_names_only_is_refused() -> None:
     )
 
 
+def test_names_like_those_of_an_instrument_become_no_plain_images() -> None:
+    names = [f"r01c01f01p01-ch{channel}x1.tiff" for channel in (1, 2)]
+    assert refusal(NamingError, *names, "notes.png") == (
+        "root: 2 images look like those of the 'operetta' scheme (such as r01c01f01p01-ch1x1.tiff), but none is as it "
+        "writes them: expected names such as Images/r03c03f03p01-ch5sk1fk1fl1.tiff. Give a pattern by --scheme "
+        "regex:..., or --scheme images to take each image as a site of its own."
+    )
+    assert plan(listed(*names), root_name="root", scheme="images").manifest.num_rows == 2
+
+
 def test_nothing_to_segment_says_what_was_looked_for() -> None:
     assert refusal(NamingError, "a.csv", "b.HTD") == (
         "root: found no image among 2 files (such as a.csv, b.HTD): expected names that end in .bmp, .jpeg, .jpg, "
