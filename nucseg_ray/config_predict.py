@@ -45,10 +45,11 @@ class PredictSettings(Settings):
         description="channel to segment, as the file names have it; where they name none, of those inside each file, "
         "by name or number from 1",
     )
-    z: Annotated[str, "max|mean|best-focus|N"] = Field(
-        "max",
-        description="how the planes of a z-stack become an image: their maximum, their mean, the sharpest plane, or "
-        "the plane of this number, as the file names have it, else from 1",
+    z: Annotated[str, "max|mean|best-focus|projection|N"] | None = Field(
+        None,
+        description="how the planes of a z-stack become an image: their maximum (max, the default), their mean, the "
+        "sharpest plane, the projection that the instrument stored beside them, or the plane of this number, as the "
+        "file names have it, else from 1. Given, pages of which a file says nothing are planes; else they are refused",
     )
     wells: Annotated[str, "WELLS"] | None = Field(
         None, description="only these wells, such as A01,B02-D04 (a range is a rectangle of the plate)"
@@ -117,7 +118,7 @@ class PredictSettings(Settings):
 
     @field_validator("z")
     @classmethod
-    def _is_projection_or_plane(cls, value: str) -> str:
-        if value not in ("max", "mean", "best-focus") and not value.isdecimal():
-            raise ValueError("expected max, mean, best-focus, or the number of a plane such as 2")
+    def _is_projection_or_plane(cls, value: str | None) -> str | None:
+        if value not in (None, "max", "mean", "best-focus", "projection") and not value.isdecimal():
+            raise ValueError("expected max, mean, best-focus, projection, or the number of a plane such as 2")
         return value

@@ -65,7 +65,12 @@ def test_every_setting_is_explained(settings_class: type[Settings]) -> None:
         (TrainSettings, "max_restarts", [0, 5], [-1]),
         (TrainSettings, "use_gpu", [True, False], ["perhaps"]),
         (PredictSettings, "max_failed", ["0", "12", "5%", "0.5%"], ["-1", "5 %", "%", "1.5", "all", "5%%", ""]),
-        (PredictSettings, "z", ["max", "mean", "best-focus", "0", "12"], ["min", "-1", "1.5", "best focus", ""]),
+        (
+            PredictSettings,
+            "z",
+            [None, "max", "mean", "best-focus", "projection", "0", "12"],
+            ["min", "-1", "1.5", "best focus", ""],
+        ),
         (PredictSettings, "pixel_size_um", [None, 0.65, 2], [0, -1, "0.65um", "inf", "auto", ""]),
         (PredictSettings, "min_area_px", [None, 0, 40], [-1, 1.5, "auto"]),
         (PredictSettings, "drop_border", [True, False], ["perhaps"]),
@@ -115,7 +120,7 @@ SPECIAL = PAIRS | {
     "tile_px": st.integers(2, 99).map(lambda n: 32 * n),
     "max_failed": st.integers(0, 99).flatmap(lambda n: st.sampled_from([f"{n}", f"{n}%", f"{n}.5%"])),
     "nucleus_diameter_um": st.none(),
-    "z": st.one_of(st.sampled_from(["max", "mean", "best-focus"]), st.integers(0, 99).map(str)),
+    "z": st.one_of(st.sampled_from([None, "max", "mean", "best-focus", "projection"]), st.integers(0, 99).map(str)),
     "empty_wells": st.integers(0, 24),
 }
 

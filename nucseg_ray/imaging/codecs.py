@@ -6,7 +6,7 @@ which OpenCV prints a warning, and pages that it would drop silently.
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import cv2
 import numpy as np
@@ -35,7 +35,7 @@ def decode_image(data: bytes, *, name: str) -> Pixels:
     ChoiceError
         They hold several images, or time points.
     """
-    planes = decode_planes(data, name=name)
+    planes = decode_planes(data, name=name, unnamed_pages="Z")
     n_pages = planes.n_channels * planes.n_z
     if n_pages != 1:
         raise DecodeError(f"{name}: expected a TIFF of one page, found {n_pages}; save each page as a file of its own")
@@ -88,18 +88,21 @@ class Planes:
         return _as_pixels(cast("NDArray[Any]", pixels), name=self.name)
 
 
-def decode_planes(data: bytes, *, name: str) -> Planes:
+def decode_planes(data: bytes, *, name: str, unnamed_pages: Literal["Z", "C"] | None = None) -> Planes:
     """Open a file of one image or more; the pixels of a TIFF are decoded only when they are asked for.
+
+    ``unnamed_pages`` says what pages are of which a TIFF says nothing: planes, or channels.
 
     Raises
     ------
     DecodeError
         The bytes are no image.
     ChoiceError
-        Nobody can tell which channel and height the pages are: time points, several images, a part of a set of files.
+        Nobody can tell which channel and height the pages are: nothing is said of them, time points, several images, a
+        part of a set of files.
     """
     if data[:4] in TIFF_MAGIC:
-        return Planes(name, tiff=TiffPlanes(data, name=name))
+        return Planes(name, tiff=TiffPlanes(data, name=name, unnamed_pages=unnamed_pages))
     return Planes(name, image=_decode_other(data, name=name))
 
 

@@ -1,7 +1,7 @@
 """The planes of one TIFF file by channel and height: which pages they are, and decoding one at a time.
 
-What the pages mean is said by OME-XML, by ImageJ's description or by tifffile's own; without any of these they are
-the planes of a z-stack. Of a set of files that says where each plane lies, a file gives its own. Nothing is guessed:
+What the pages mean is said by OME-XML, by ImageJ's description or by tifffile's own; without any of these the caller
+has to say it. Of a set of files that says where each plane lies, a file gives its own. Nothing is guessed:
 time points, several images, a part of a set that does not say which are refused.
 """
 
@@ -11,7 +11,7 @@ import io
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import tifffile
@@ -58,8 +58,8 @@ class Stack:
 class TiffPlanes:
     """One opened TIFF; all errors name the file."""
 
-    def __init__(self, data: bytes, *, name: str) -> None:
-        """Read the structure of the file, and no pixels.
+    def __init__(self, data: bytes, *, name: str, unnamed_pages: Literal["Z", "C"] | None) -> None:
+        """Read the structure of the file, and no pixels; ``unnamed_pages`` are planes, channels or refused.
 
         Raises
         ------
@@ -70,6 +70,7 @@ class TiffPlanes:
         """
         self.name = name
         self._data = data
+        self._unnamed_pages = unnamed_pages
         self._series: Any = None
         self._part: OwnPart | None = None
         try:
@@ -152,7 +153,7 @@ class TiffPlanes:
         self._refuse_other_images(series)
         self._series = series[0]
         axes, shape = self._series.get_axes(squeeze=False), self._series.get_shape(squeeze=False)
-        stack = understood_axes(axes, shape, name=self.name)
+        stack = understood_axes(axes, shape, name=self.name, unnamed_pages=self._unnamed_pages)
         if not self._series.is_truncated and len(self._series) != math.prod(stack.sizes):
             raise DecodeError(
                 f"{self.name}: expected a page for each plane, found an array of shape {tuple(shape)} in "
@@ -188,13 +189,15 @@ class TiffPlanes:
         return DecodeError(f"{where or self.name}: cannot be decoded as TIFF ({error}); the file may be damaged")
 
 
-def understood_axes(axes: str, shape: tuple[int, ...], *, name: str) -> Stack:
+def understood_axes(axes: str, shape: tuple[int, ...], *, name: str, unnamed_pages: Literal["Z", "C"] | None) -> Stack:
     """Find C and Z among the axes before Y and X; ``axes`` as tifffile names them, those of length 1 included.
+
+    An axis of which nothing is said is what ``unnamed_pages`` says.
 
     Raises
     ------
     ChoiceError
-        There are others, such as time points, or two of which nothing is said.
+        There are others, such as time points, or one of which nobody says what it is.
     """
     before = min(axes.index("Y"), axes.index("S") if "S" in axes else len(axes))
     sizes = tuple(int(size) for size in shape[:before])
@@ -202,16 +205,24 @@ def understood_axes(axes: str, shape: tuple[int, ...], *, name: str) -> Stack:
     if sum(size > 1 for size in sizes) > len(long):  # one letter twice
         raise _unknown(axes, sizes, name)
     unnamed = [letter for letter in long if letter in UNNAMED_AXES]
-    if (unnamed and "Z" in long) or len(unnamed) > 1:
+    if len(unnamed) > 1 or (unnamed and unnamed_pages in long):
         raise _unknown(axes, sizes, name)
+    if unnamed and unnamed_pages is None:
+        raise ChoiceError(
+            f"{name}: expected one image, or pages of which the file says what they are, found "
+            f"{sizes[long[unnamed[0]]]} pages of which it says nothing; if they are the planes of a z-stack, give "
+            "--z max (or mean, best-focus, a number); if they are channels, --channel with a number from 1"
+        )
+    if unnamed and unnamed_pages is not None:
+        long[unnamed_pages] = long.pop(unnamed[0])
     for letter, axis in long.items():
-        if letter not in ("C", "Z", *unnamed):
+        if letter not in ("C", "Z"):
             raise ChoiceError(
                 f"{name}: expected channels and z planes of one image, found {sizes[axis]} "
                 f"{MEANT.get(letter, f'along the axis {letter}')}; save each as a file of its own, such as "
                 "site1_t1.tif, site1_t2.tif"
             )
-    return Stack(sizes, long.get("C"), long.get("Z", long[unnamed[0]] if unnamed else None))
+    return Stack(sizes, long.get("C"), long.get("Z"))
 
 
 def _unknown(axes: str, sizes: tuple[int, ...], name: str) -> ChoiceError:

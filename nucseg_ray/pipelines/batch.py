@@ -13,7 +13,7 @@ from nucseg_ray.model.predictor import choose_form
 from nucseg_ray.pipelines.models import ModelFiles, fetch_bundle
 from nucseg_ray.pipelines.network import ActorPool
 from nucseg_ray.pipelines.resources import check_room
-from nucseg_ray.pipelines.run_plan import plan_run, reading_of
+from nucseg_ray.pipelines.run_plan import as_choice, plan_run, reading_of
 from nucseg_ray.pipelines.run_record import ILLUMINATION
 from nucseg_ray.pipelines.site_image import Reading
 from nucseg_ray.plates.planning import Plan
@@ -85,7 +85,7 @@ def _decisive(settings: PredictSettings, planned: Plan, bundle: Bundle, form: st
         "input": Location(settings.input).uri,
         "scheme": planned.scheme,
         "channel": planned.channel,
-        "z": settings.z,
+        "z": as_choice(settings).z,
         "illumination": light if light in (NO_ILLUMINATION, ESTIMATE) else Location(light).uri,
         "masks": settings.masks,
         "model": bundle.fingerprint,

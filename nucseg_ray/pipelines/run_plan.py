@@ -10,9 +10,8 @@ import pyarrow.compute as pc
 
 from nucseg_ray.config_predict import PredictSettings
 from nucseg_ray.errors import ChoiceError, InputError
-from nucseg_ray.imaging.codecs import decode_planes
 from nucseg_ray.imaging.projection import PROJECTIONS, Projection
-from nucseg_ray.pipelines.site_image import Reading, contents, look_of, read_site
+from nucseg_ray.pipelines.site_image import Reading, contents, look_of, opened, read_site
 from nucseg_ray.plates.description import describe, describe_plan
 from nucseg_ray.plates.examples import examples
 from nucseg_ray.plates.planning import Choice, Plan, choose
@@ -59,17 +58,23 @@ def dry_run(settings: PredictSettings) -> Iterator[str]:
 def as_choice(settings: PredictSettings) -> Choice:
     """Give the settings that choose among the sites."""
     return Choice(
-        channel=settings.channel, z=settings.z, wells=settings.wells, sites=settings.sites, limit=settings.limit
+        channel=settings.channel,
+        z=settings.z or "max",
+        wells=settings.wells,
+        sites=settings.sites,
+        limit=settings.limit,
     )
 
 
 def reading_of(settings: PredictSettings, planned: Plan) -> Reading:
     """Say what is read of each site: channel and plane inside the files where their names tell of none."""
+    z, channel = as_choice(settings).z, None if planned.channels else settings.channel
     return Reading(
         root=Location(settings.input),
-        projection=cast("Projection", settings.z) if settings.z in PROJECTIONS else "max",
-        plane=int(settings.z) if settings.z.isdecimal() and not planned.names_planes else None,
-        channel=None if planned.channels else settings.channel,
+        projection=cast("Projection", z) if z in PROJECTIONS else "max",
+        plane=int(z) if z.isdecimal() and not planned.names_planes else None,
+        channel=channel,
+        unnamed_pages="Z" if settings.z is not None else "C" if channel is not None else None,
         pixel_size_um=settings.pixel_size_um,
         needs_pixel_size=settings.nucleus_diameter_um is not None,
     )
@@ -81,7 +86,7 @@ def _first_site(planned: Plan, reading: Reading) -> Iterator[str]:
         files = list(fetch_many(reading.root, row["planes"]))
         try:
             if isinstance(files[0], bytes):
-                yield f"  its first file: {contents(decode_planes(files[0], name=row['planes'][0]))}"
+                yield f"  its first file: {contents(opened(files[0], row['planes'][0], reading))}"
             image = read_site(row, files, reading)
         except ChoiceError:
             raise

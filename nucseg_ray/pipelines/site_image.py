@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from nucseg_ray.errors import ChoiceError, DecodeError, InputError
 from nucseg_ray.imaging.codecs import Pixels, Planes, decode_planes
@@ -18,7 +18,8 @@ class Reading:
     """What is read of every site, from the files below ``root``.
 
     ``channel`` (a name, or a number from 1) and ``plane`` (from 1) are looked for inside the files; None: the file must
-    hold one channel, and all its planes are projected. ``pixel_size_um`` stands for what the files say of themselves;
+    hold one channel, and all its planes are projected. ``unnamed_pages`` says what pages are of which a file says
+    nothing: planes, channels, or (None) refused. ``pixel_size_um`` stands for what the files say of themselves;
     where ``needs_pixel_size``, a site is refused of which neither says it. With ``lights``, what is projected is
     corrected for the light of its plate.
     """
@@ -27,6 +28,7 @@ class Reading:
     projection: Projection = "max"
     plane: int | None = None
     channel: str | None = None
+    unnamed_pages: Literal["Z", "C"] | None = None
     pixel_size_um: float | None = None
     needs_pixel_size: bool = False
     lights: Illuminations | None = None
@@ -84,7 +86,7 @@ def _planes(
     for file, name in zip(files, names, strict=True):
         if isinstance(file, InputError):
             raise file
-        planes = decode_planes(file, name=name)
+        planes = opened(file, name, reading)
         sizes.append(planes.pixel_size_um)
         channel = chosen_channel(planes, reading.channel)
         for z in _chosen_z(planes, reading.plane):
@@ -96,6 +98,11 @@ def _planes(
                     f"{plane.shape} {plane.dtype}; choose one plane by --z"
                 )
             yield plane
+
+
+def opened(file: bytes, name: str, reading: Reading) -> Planes:
+    """Open a file, its pages taken as the reading says; raises like ``decode_planes``."""
+    return decode_planes(file, name=name, unnamed_pages=reading.unnamed_pages)
 
 
 def chosen_channel(planes: Planes, wanted: str | None) -> int:

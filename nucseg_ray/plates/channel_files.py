@@ -58,7 +58,7 @@ class ChannelFiles:
         )
 
     def has_plane(self, sites: NDArray[np.int64], plane: int | None) -> NDArray[np.bool_]:
-        """Tell which of some sites have a plane; all of them do where none is asked for."""
+        """Tell which of some sites have a plane (`NO_PLANE`: a projection); all do where none is asked for."""
         if plane is None:
             return np.ones(sites.size, bool)
         return np.isin(sites, self.sites[self.planes == plane])
@@ -80,15 +80,15 @@ class ChannelFiles:
             held |= own & (self.counts < self.counts[own].max(initial=0))
         return held
 
-    def manifest(self, sites: NDArray[np.int64], *, plane: int | None, own_projection: bool) -> pa.Table:
-        """Make the rows of some sites from their planes, or from one plane.
+    def manifest(self, sites: NDArray[np.int64], *, plane: int | None) -> pa.Table:
+        """Make the rows of some sites: from one plane, `NO_PLANE` for the projection that the instrument stored.
 
-        `own_projection`: a projection that the instrument stored beside the planes stands for them. Raises `UsageError`
-        for a site without the plane.
+        None: from their planes; a stored projection stands for these where there are none. Raises `UsageError` for a
+        site without the plane.
         """
         wanted = np.zeros(self.counts.size, bool)
         wanted[sites] = True
-        taken = wanted[self.sites] & self._taken(sites, plane=plane, own_projection=own_projection)
+        taken = wanted[self.sites] & self._taken(sites, plane)
         per_site = np.bincount(self.sites[taken], minlength=wanted.size)[sites]
         offsets = np.concatenate([[0], np.cumsum(per_site)]).astype(np.int32)
         keys = [self.understood.sites[site] for site in sites]
@@ -106,15 +106,13 @@ class ChannelFiles:
         except UnicodeEncodeError as error:
             raise NamingError(f"the path {error.object!r} is not UTF-8, so it cannot be stored. Rename it.") from error
 
-    def _taken(self, sites: NDArray[np.int64], *, plane: int | None, own_projection: bool) -> NDArray[np.bool_]:
+    def _taken(self, sites: NDArray[np.int64], plane: int | None) -> NDArray[np.bool_]:
         """Tell which files their sites are read from."""
         if plane is not None:
             self._check_plane(sites, plane)
             return self.planes == plane
         is_projection = self.planes == NO_PLANE
         projections = np.bincount(self.sites[is_projection], minlength=self.counts.size)
-        if own_projection:
-            return is_projection | (projections == 0)[self.sites]
         return ~is_projection | (projections == self.counts)[self.sites]
 
     def _check_plane(self, sites: NDArray[np.int64], plane: int) -> None:
@@ -124,7 +122,8 @@ class ChannelFiles:
         site = int(without[0])
         own = self.planes[self.starts[site] : self.starts[site] + self.counts[site]]
         found = ", ".join(str(number) for number in own if number != NO_PLANE) or "one image without a number"
+        asked = "projection" if plane == NO_PLANE else plane
         raise UsageError(
-            f"--z {plane}: site {self.understood.sites[site]} has no such plane; found {found}. Choose another, or "
+            f"--z {asked}: site {self.understood.sites[site]} has no such plane; found {found}. Choose another, or "
             "--z max."
         )

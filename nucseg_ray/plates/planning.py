@@ -11,17 +11,21 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from nucseg_ray.errors import NamingError, UsageError
-from nucseg_ray.imaging.projection import PROJECTIONS
 from nucseg_ray.plates.channel_files import ChannelFiles
 from nucseg_ray.plates.examples import closest, examples
 from nucseg_ray.plates.keys import SiteKey
 from nucseg_ray.plates.selection import Selection
 from nucseg_ray.plates.understanding import NO_PLANE, Understood, understand
 
+STORED = "projection"
+
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What of a listing is to be segmented: as the flags of these names say; `limit` counts sites in their order."""
+    """What of a listing is to be segmented: as the flags of these names say; `limit` counts sites in their order.
+
+    `z` is how planes are projected, the number of one, or `STORED`: the projection that the instrument made of them.
+    """
 
     channel: str | None = None
     z: str = "max"
@@ -75,7 +79,6 @@ def plan(
 def choose(understood: Understood, choice: Choice, *, unsettled: Collection[str] = ()) -> Plan:
     """Decide which sites are segmented, and from which files; sites with files in `unsettled` are held back.
 
-    `z` is a projection of the planes (for max, the instrument's own where there is one) or the number of one plane.
     Channels and planes that no name tells of are looked for inside the files, once these are read. While a plate has
     unsettled files, its sites that lack the channel or some planes are held back, too.
 
@@ -86,9 +89,8 @@ def choose(understood: Understood, choice: Choice, *, unsettled: Collection[str]
     NamingError
         Two files claim to be the same plane of a site, or sites lack the channel.
     """
-    asked_plane = _plane_number(choice.z)
     names_planes = bool((understood.plane_of != NO_PLANE).any())
-    plane = asked_plane if names_planes else None
+    plane = NO_PLANE if choice.z == STORED else int(choice.z) if choice.z.isdecimal() and names_planes else None
     number, channel = _channel(understood, choice.channel)
     files = ChannelFiles.of(understood, number, called=channel)
     selection = Selection.parse(choice.wells, choice.sites)
@@ -98,7 +100,7 @@ def choose(understood: Understood, choice: Choice, *, unsettled: Collection[str]
     lacking = files.counts == 0
     _check_complete(understood, chosen & lacking & ~coming, files.channel)
     usable = np.flatnonzero(~lacking & ~coming)
-    rows_of = partial(files.manifest, plane=plane, own_projection=choice.z == "max")
+    rows_of = partial(files.manifest, plane=plane)
     manifest = whole = rows_of(usable[chosen[usable]][: choice.limit])
     if not choice.is_everything:  # what is not asked for may lack the plane
         whole = rows_of(usable[files.has_plane(usable, plane)])
@@ -112,14 +114,6 @@ def choose(understood: Understood, choice: Choice, *, unsettled: Collection[str]
         held_back=tuple(understood.sites[site] for site in np.flatnonzero(coming & chosen)),
         unmatched=understood.unmatched,
     )
-
-
-def _plane_number(z: str) -> int | None:
-    if z in PROJECTIONS:
-        return None
-    if not (z.isascii() and z.isdigit()):
-        raise UsageError(f"--z {z!r}: expected {', '.join(PROJECTIONS)}, or the number of a plane, such as 3.")
-    return int(z)
 
 
 def _channel(understood: Understood, wanted: str | None) -> tuple[int, str]:

@@ -124,7 +124,7 @@ SCHEMES: Mapping[str, Scheme] = {
             channels=("C1", "C2", "C3", "C4"),
             counts_wells=True,
         ),
-        # sk is the time point, fk a fast series, fl the lifetime; in newer exports it is t. Harmony 3 counted channels by
+        # sk is the time point, fk a fast series, fl the lifetime; newer exports have t. Harmony 3 counted channels by
         # their records (rc).
         Scheme(
             "operetta",
@@ -191,7 +191,8 @@ SCHEMES: Mapping[str, Scheme] = {
                     r"img_(?P<channel>channel[0-9]{3,})_position(?P<position>[0-9]{3,})_time(?P<time>[0-9]{9,})"
                     r"_z(?P<z>[0-9]{3,})",
                     # Users label positions as they like; a plain number says no more than the file's name does.
-                    rf"(?:(?:{_WELL}-Site_(?P<site>[0-9]+)|Pos_?(?:[0-9]{{3}}_[0-9]{{3}}|[0-9]+)|Default|(?P<label>[^/]+))/)?",
+                    rf"(?:(?:{_WELL}-Site_(?P<site>[0-9]+)|Pos_?(?:[0-9]{{3}}_[0-9]{{3}}|[0-9]+)|Default"
+                    r"|(?P<label>[^/]+))/)?",
                 ),
                 _form(
                     "Pos0/img_000000000_DAPI_000.tif",

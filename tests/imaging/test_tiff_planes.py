@@ -41,7 +41,7 @@ def several(*images: tuple[np.ndarray, dict[str, Any]], **writer: Any) -> bytes:
 
 def all_planes(data: bytes) -> np.ndarray:
     """Decode every plane of a file: (C, Z, Y, X), or with the samples of colour behind."""
-    planes = decode_planes(data, name="a.tif")
+    planes = decode_planes(data, name="a.tif", unnamed_pages="Z")
     return np.stack([[planes.plane(c, z) for z in range(planes.n_z)] for c in range(planes.n_channels)])
 
 
@@ -66,6 +66,23 @@ def test_pages_are_planes_lowest_first(options: dict[str, Any]) -> None:
     np.testing.assert_array_equal(found, CZ[:1])
 
 
+def test_pages_of_which_nothing_is_said_are_what_the_caller_says() -> None:
+    data = written(CZ[:, 0], metadata=None)
+    with pytest.raises(
+        ChoiceError, match=r"^a\.tif: .*found 3 pages of which it says nothing.*--z max.*--channel with"
+    ):
+        decode_planes(data, name="a.tif")
+    planes = decode_planes(data, name="a.tif", unnamed_pages="C")
+    assert (planes.channels, planes.n_z) == (("", "", ""), 1)
+    np.testing.assert_array_equal([planes.plane(c, 0) for c in range(3)], CZ[:, 0])
+    assert decode_planes(data, name="a.tif", unnamed_pages="Z").n_z == 3
+    with_channels = _by_tifffile(CZ, "QCYX")
+    with pytest.raises(ChoiceError, match=r"axes QCYX"):
+        decode_planes(with_channels, name="a.tif", unnamed_pages="C")
+    planes = decode_planes(with_channels, name="a.tif", unnamed_pages="Z")
+    assert (planes.n_channels, planes.n_z) == (4, 3)
+
+
 def test_jpeg_in_tiff_is_close_and_in_rgb_order() -> None:
     flat = np.full((2, 32, 32, 3), (200, 90, 20), np.uint8)
     flat[1] = (20, 90, 200)
@@ -79,7 +96,7 @@ def test_samples_of_colour_are_no_channels(planar: bool) -> None:
     colour = RNG.integers(0, 255, (4, 18, 25, 3), np.uint8, endpoint=True)
     pixels = np.moveaxis(colour, -1, 1).copy() if planar else colour
     data = written(pixels, photometric="rgb", planarconfig="separate" if planar else "contig")
-    assert decode_planes(data, name="a").channels == ("",)
+    assert decode_planes(data, name="a", unnamed_pages="Z").channels == ("",)
     np.testing.assert_array_equal(all_planes(data)[0], colour)
 
 
@@ -204,7 +221,7 @@ def test_only_the_plane_asked_for_is_decoded() -> None:
     with tifffile.TiffFile(io.BytesIO(data)) as tiff:
         start, size = tiff.pages[2].dataoffsets[0], tiff.pages[2].databytecounts[0]
     data[start : start + size] = b"\xff" * size
-    planes = decode_planes(bytes(data), name="plate/A01.tif")
+    planes = decode_planes(bytes(data), name="plate/A01.tif", unnamed_pages="Z")
     for z in (0, 1, 3):
         np.testing.assert_array_equal(planes.plane(0, z), CZ[0, z])
     with pytest.raises(DecodeError, match=r"^plate/A01\.tif, page 3: cannot be decoded.*damaged$"):
@@ -215,7 +232,7 @@ def test_a_stack_cut_short_gives_its_first_planes() -> None:
     whole = written(CZ[0], truncate=True)
     with tifffile.TiffFile(io.BytesIO(whole)) as tiff:
         end = tiff.series[0].dataoffset + 3 * CZ[0, 0].nbytes
-    planes = decode_planes(whole[:end], name="a.tif")
+    planes = decode_planes(whole[:end], name="a.tif", unnamed_pages="Z")
     np.testing.assert_array_equal(planes.plane(0, 2), CZ[0, 2])
     with pytest.raises(DecodeError, match=r"^a\.tif, page 4: .*cut short"):
         planes.plane(0, 3)
@@ -327,7 +344,7 @@ def test_a_file_of_a_set_may_hold_some_of_the_channels() -> None:
 )
 def test_what_nobody_can_tell_is_refused_by_name(data: bytes, message: str) -> None:
     with pytest.raises(ChoiceError, match=rf"^plate/A01\.ome\.tif: .*{message}"):
-        decode_planes(data, name="plate/A01.ome.tif")
+        decode_planes(data, name="plate/A01.ome.tif", unnamed_pages="Z")
 
 
 def test_one_image_is_asked_for_and_several_are_refused() -> None:

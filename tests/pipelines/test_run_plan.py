@@ -84,6 +84,24 @@ def test_a_dry_run_looks_into_the_first_site(tmp_path: Path, capsys: pytest.Capt
         assert "  its first file: 2 channels" in ended.out and f"error: {told}" in ended.err
 
 
+def test_pages_of_which_nothing_is_said_ask_for_a_flag(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 9, (3, 20, 30), np.uint16)
+    tifffile.imwrite(folder / "a.tif", pixels, photometric="minisblack", metadata=None)
+    assert run(folder) == 2
+    assert "a.tif: expected one image, or pages of which the file says what they are, found 3 pages of" in (
+        capsys.readouterr().err
+    )
+    for flags, told in (
+        (("--z", "max"), "one channel, 3 planes"),
+        (("--channel", "3"), "3 channels (1, 2, 3), one plane of each"),
+        (("--channel", "1", "--z", "2"), "one channel, 3 planes"),
+    ):
+        assert run(folder, *flags) == 0
+        assert f"  its first file: {told}" in capsys.readouterr().out
+
+
 def test_what_a_run_would_refuse_is_told_after_what_was_understood(
     plates: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -128,9 +128,10 @@ def stacks(tmp_path: Path) -> Path:
         ({"channel": "gfp"}, ["ome.tif"], STACK[1].max(axis=0)),
         ({"channel": "2", "plane": 3}, ["ome.tif"], STACK[1, 2]),
         ({"channel": "1", "projection": "mean"}, ["plain.tif"], np.floor(STACK[0].mean(axis=0) + 0.5)),
-        ({}, ["pages.tif"], STACK[0].max(axis=0)),
-        ({"plane": 1, "channel": "1"}, ["pages.tif"], STACK[0, 0]),
-        ({}, ["one.tif", "pages.tif"], np.maximum(STACK[1, 2], STACK[0].max(axis=0))),
+        ({"unnamed_pages": "Z"}, ["pages.tif"], STACK[0].max(axis=0)),
+        ({"plane": 1, "channel": "1", "unnamed_pages": "Z"}, ["pages.tif"], STACK[0, 0]),
+        ({"channel": "2", "unnamed_pages": "C"}, ["pages.tif"], STACK[0, 1]),
+        ({"unnamed_pages": "Z"}, ["one.tif", "pages.tif"], np.maximum(STACK[1, 2], STACK[0].max(axis=0))),
         ({"projection": "best-focus"}, ["one.tif", "one.tif"], STACK[1, 2]),
     ],
 )
@@ -156,8 +157,17 @@ def test_the_channel_and_the_planes_inside_a_file(
         ({"channel": "RFP"}, "ome.tif", "expected a channel 'RFP', found 2 channels (1 DAPI, 2 GFP); choose one of"),
         ({"channel": "0"}, "ome.tif", "expected a channel '0', found 2 channels (1 DAPI, 2 GFP); choose one of"),
         ({"channel": "DAPI"}, "one.tif", "expected a channel 'DAPI', found only one, without a name; leave --channel"),
-        ({"plane": 4}, "pages.tif", "--z 4: expected such a plane, found planes 1 to 3; choose another"),
-        ({"plane": 0}, "pages.tif", "--z 0: expected such a plane, found planes 1 to 3; choose another"),
+        ({}, "pages.tif", "expected one image, or pages of which the file says what they are, found 3 pages of which"),
+        (
+            {"plane": 4, "unnamed_pages": "Z"},
+            "pages.tif",
+            "--z 4: expected such a plane, found planes 1 to 3; choose another",
+        ),
+        (
+            {"plane": 0, "unnamed_pages": "Z"},
+            "pages.tif",
+            "--z 0: expected such a plane, found planes 1 to 3; choose another",
+        ),
         ({"plane": 2}, "one.tif", "--z 2: expected such a plane, found one plane; choose another"),
         (
             {},
@@ -182,17 +192,18 @@ def test_a_size_of_pixels_that_is_given_stands_for_that_of_the_files(stacks: Pat
 
 
 @pytest.mark.parametrize(
-    ("plate", "channel", "shape", "dtype", "sizes"),
+    ("plate", "channel", "n_planes", "look", "sizes"),
     [
-        ("sbs_bbbc013", "Channel2", (640, 640), "uint8", {None}),
-        ("imagexpress/9987_Plate_3434", "w1", (256, 256), "uint16", {1.3672}),
-        ("imagexpress/Projection-Mix", "w1", (512, 512), "uint16", {1.3668}),
-        ("operetta", "ch5", (1080, 1080), "uint16", {None}),
-        ("cellvoyager", "C01", (2000, 2000), "uint16", {None}),
+        ("sbs_bbbc013", "Channel2", 1, ((640, 640), "uint8"), {None}),
+        ("imagexpress/9987_Plate_3434", "w1", 2, ((256, 256), "uint16"), {1.3672}),
+        # Its stored projections are darker than the planes beside them.
+        ("imagexpress/Projection-Mix", "w2", 3, ((512, 512), "uint16"), {1.3668}),
+        ("operetta", "ch5", 1, ((1080, 1080), "uint16"), {None}),
+        ("cellvoyager", "C01", 4, ((2000, 2000), "uint16"), {None}),
     ],
 )
 def test_real_plates_are_read(
-    realdata: Path, plate: str, channel: str, shape: tuple[int, int], dtype: str, sizes: set[float | None]
+    realdata: Path, plate: str, channel: str, n_planes: int, look: tuple[Any, str], sizes: set[float | None]
 ) -> None:
     root = Location(str(realdata / "plates" / plate))
     for z in ("max", "best-focus"):
@@ -203,7 +214,8 @@ def test_real_plates_are_read(
         for row, files in enumerate(manifest.column("planes").to_pylist()):
             planes = [tifffile.imread(root.path + "/" + file) for file in files]
             image = unpack("image", table, row)
-            assert (image.shape, str(image.dtype)) == (shape, dtype)
+            assert len(planes) == n_planes
+            assert (image.shape, str(image.dtype)) == look
             if z == "max":
                 np.testing.assert_array_equal(image, np.max(planes, axis=0))
             else:

@@ -41,8 +41,8 @@ def test_two_plates_with_gaps() -> None:
         "left out: 1 images that do not follow the scheme (such as P1/odd.tif)",
         "no images to segment: 1 previews, 2 other files",
         "to segment: 3 sites in channel w1 (--wells A01-B02, --limit 3; the listing has 31)",
-        "  first: P1/A01/1_t1 from P1/TimePoint_1/ZStep_0/P1_A01_s1_w1.TIF",
-        "  last: P1/A01/3_t1 from P1/TimePoint_1/ZStep_0/P1_A01_s3_w1.TIF",
+        "  first: P1/A01/1_t1 from P1/TimePoint_1/ZStep_1/P1_A01_s1_w1.TIF, the max of 2 planes",
+        "  last: P1/A01/3_t1 from P1/TimePoint_1/ZStep_1/P1_A01_s3_w1.TIF, the max of 2 planes",
     ]
 
 

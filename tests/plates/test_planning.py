@@ -53,12 +53,20 @@ def test_one_plane_is_picked() -> None:
 
 
 @pytest.mark.parametrize("projection", ["TimePoint_1/P_B02_s1_w1.TIF", "TimePoint_1/ZStep_0/P_B02_s1_w1.TIF"])
-def test_projection_of_the_instrument_stands_for_its_planes(projection: str) -> None:
-    listing = listed(*STACK, projection)
-    planned = plan(listing, root_name="P", channel="w1")
-    assert planned.manifest["planes"].to_pylist()[0] == [projection]
-    assert len(planned.manifest["planes"].to_pylist()[1]) == 3
-    picked = plan(listing, root_name="P", channel="w1", z="2")
+def test_projection_of_the_instrument_is_taken_where_it_is_asked_for_or_all_there_is(projection: str) -> None:
+    only = projection.replace("B02", "B03")
+    listing = listed(*STACK, projection, only)
+    for z in ("max", "mean", "best-focus"):
+        planned = plan(listing, root_name="P", channel="w1", z=z).manifest["planes"].to_pylist()
+        assert planned == [[f"TimePoint_1/ZStep_{z}/P_B02_s{s}_w1.TIF" for z in (1, 2, 10)] for s in (1, 2)] + [[only]]
+    assert refusal(UsageError, *(path for path, _ in listing), channel="w1", z="projection") == (
+        "--z projection: site root/B02/2_t1 has no such plane; found 1, 2, 10. Choose another, or --z max."
+    )
+    names = [path for path, _ in listing]
+    stored = choose(understand(names, root_name="P"), Choice(channel="w1", z="projection", sites="1"))
+    assert stored.manifest["planes"].to_pylist() == [[projection], [only]]
+    assert stored.whole.equals(stored.manifest)
+    picked = choose(understand(names, root_name="P"), Choice(channel="w1", z="2", wells="B02"))
     assert picked.manifest["planes"].to_pylist()[0] == ["TimePoint_1/ZStep_2/P_B02_s1_w1.TIF"]
 
 
@@ -210,13 +218,6 @@ def test_plane_has_to_exist() -> None:
     assert "site root/B02/3_t1 has no such plane; found one image without a number" in message
 
 
-@pytest.mark.parametrize("z", ["", "least", "-1", "1.5", "²"])
-def test_plane_is_a_projection_or_a_number(z: str) -> None:
-    assert refusal(UsageError, *STACK, channel="w1", z=z) == (
-        f"--z {z!r}: expected max, mean, best-focus, or the number of a plane, such as 3."
-    )
-
-
 def test_unsafe_names_are_refused() -> None:
     assert "begins with a dot" in refusal(NamingError, "DNA-01-A-01.tif", root_name="..")
     assert "is not UTF-8" in refusal(NamingError, "x\udc80/P/DNA-01-A-01.tif")
@@ -333,13 +334,6 @@ def test_while_a_plate_is_scanned_incomplete_sites_are_held_back_and_afterwards_
         held_back(names=names)
     names.remove(young)
     assert held_back(names=names) == (["P/1:3", "P/2:2", "Q/1:2", "Q/2:3"], [])
-
-
-def test_planes_beside_a_projection_of_the_instrument() -> None:
-    names = [*STACK, "TimePoint_1/ZStep_0/P_B02_s1_w1.TIF", "TimePoint_1/ZStep_0/P_B03_s1_w1.TIF"]
-    for z, counts in (("max", [1, 3, 1]), ("mean", [3, 3, 1]), ("best-focus", [3, 3, 1])):
-        planned = plan(listed(*names), root_name="P", channel="w1", z=z)
-        assert [len(planes) for planes in planned.manifest["planes"].to_pylist()] == counts
 
 
 def test_add_missing_takes_the_rest_whatever_the_known_rows_say() -> None:

@@ -33,13 +33,16 @@ def test_sbs_plate(realdata: Path) -> None:
 
 @pytest.mark.parametrize(
     ("z", "folder"),
-    [("max", "ZStep_0"), ("1", "ZStep_1"), ("2", "ZStep_2")],  # ZStep_0 holds the instrument's projection of the others
+    [("max", "ZStep_1 ZStep_2"), ("projection", "ZStep_0"), ("1", "ZStep_1"), ("2", "ZStep_2")],
 )
 def test_imagexpress_with_plane_folders(realdata: Path, z: str, folder: str) -> None:
     found = planned(realdata / "plates" / "imagexpress" / "9987_Plate_3434", "w1", z=z)
     assert (found.scheme, found.channels, found.unmatched) == ("imagexpress", ("w1", "w2", "w3"), ())
     assert [tuple(row.values()) for row in found.manifest.to_pylist()] == [
-        ("9987_Plate_3434", well, site, "1", "w1", [f"TimePoint_1/{folder}/9987_{well}_s{site}_w1.TIF"])
+        (
+            *("9987_Plate_3434", well, site, "1", "w1"),
+            [f"TimePoint_1/{step}/9987_{well}_s{site}_w1.TIF" for step in folder.split()],
+        )
         for well in ("B02", "B03")
         for site in ("1", "2")
     ]
@@ -66,18 +69,25 @@ def test_imagexpress_with_time_points(realdata: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("channel", "z", "folder"),
-    [("w1", "max", ""), ("w3", "max", ""), ("w4", "max", "ZStep_1/"), ("w1", "3", "ZStep_3/"), ("w4", "1", "ZStep_1/")],
+    ("channel", "z", "folders"),
+    [
+        ("w1", "max", ["ZStep_1/", "ZStep_2/", "ZStep_3/"]),
+        ("w1", "projection", [""]),
+        ("w3", "max", [""]),
+        ("w4", "max", ["ZStep_1/"]),
+        ("w1", "3", ["ZStep_3/"]),
+        ("w4", "1", ["ZStep_1/"]),
+    ],
 )
-def test_imagexpress_with_projections_beside_planes(realdata: Path, channel: str, z: str, folder: str) -> None:
+def test_imagexpress_with_projections_beside_planes(realdata: Path, channel: str, z: str, folders: list[str]) -> None:
     found = planned(realdata / "plates" / "imagexpress" / "Projection-Mix", channel, z=z)
     assert (found.scheme, found.channels, found.unmatched) == ("imagexpress", ("w1", "w2", "w3", "w4"), ())
     keys = list(zip(*(column(found, name) for name in ("plate", "well", "site", "timepoint")), strict=True))
     assert keys == [("Projection-Mix", well, site, None) for well in ("E07", "E08") for site in ("1", "2")]
     for (_, well, site, _), planes in zip(keys, column(found, "planes"), strict=True):
-        (path,) = planes
-        assert path.startswith(f"2023-02-21/1334/{folder}Projection-Mix_{well}_s{site}_{channel}")
-        assert len(path.rpartition("/")[2]) == len(f"Projection-Mix_{well}_s{site}_{channel}") + 36 + len(".tif")
+        for path, folder in zip(planes, folders, strict=True):
+            assert path.startswith(f"2023-02-21/1334/{folder}Projection-Mix_{well}_s{site}_{channel}")
+            assert len(path.rpartition("/")[2]) == len(f"Projection-Mix_{well}_s{site}_{channel}") + 36 + len(".tif")
 
 
 def test_three_imagexpress_plates_at_once(realdata: Path) -> None:
