@@ -56,10 +56,11 @@ class PredictSettings(Settings):
     )
     sites: Annotated[str, "SITES"] | None = Field(None, description="only these sites of each well, such as 1,3-5")
     limit: int | None = Field(None, description="only the first N sites; without it a rerun does the rest", ge=1)
-    settle_s: float = Field(
-        0.0,
+    settle_s: float | None = Field(
+        None,
         description="a plate still being scanned: leave sites for the next run whose files changed within so many "
-        "seconds, or grow",
+        "seconds, or that have less files than others; by default 60 where files are seen to change, else 0: all are "
+        "taken as they are",
         ge=0,
     )
 

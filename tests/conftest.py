@@ -46,6 +46,14 @@ def realdata() -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def no_wait_between_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What tests write is young, so each run would look twice at it; nothing else writes there meanwhile."""
+    from nucseg_ray.storage import settling
+
+    monkeypatch.setattr(settling, "BETWEEN_LOOKS_S", 0.0)
+
+
 @pytest.fixture(scope="session")
 def ray_session(s3_server: str) -> Iterator[None]:
     """Run one small local Ray for all tests that need it; its workers know the S3 server."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,8 @@ from nucseg_ray.pipelines.diameters import looked_at
 from nucseg_ray.pipelines.light_survey import Seen, seen_of
 from nucseg_ray.pipelines.progress import duration
 from nucseg_ray.pipelines.site_image import Reading
+from nucseg_ray.plates.keys import SiteKey
+from nucseg_ray.plates.planning import Plan
 from nucseg_ray.storage.illuminations import Illuminations, read_illumination
 from nucseg_ray.storage.locations import Location
 
@@ -69,6 +72,33 @@ def find_lights(
     found = {plate: _shading(plate, seen) for plate, seen in seen_of(tables, reading)}
     _tell(found, seconds=time.monotonic() - began)
     return found
+
+
+def without_begun_plates(planned: Plan, choice: str, *, known: Illuminations | None) -> Plan:
+    """Leave plates for the next run whose light is to be estimated while they are still being written.
+
+    Else the wells that are first would tell the light of the plate for good, or be too few to tell it. A plate whose
+    light was found before goes on.
+    """
+    if choice != ESTIMATE:
+        return planned
+    begun = {key.plate for key in planned.held_back}
+    begun -= {plate for plate in begun if known is not None and known.holds(plate, planned.channel)}
+    if not begun:
+        return planned
+    left = pc.is_in(planned.manifest.column("plate"), value_set=pa.array(sorted(begun)))
+    rows = planned.manifest.filter(left).select(["plate", "well", "site", "timepoint"]).to_pylist()
+    logger.warning(
+        "%d plates are left for the next run, such as %s: their light is to be estimated, and some of their sites are "
+        "still being written",
+        len(begun),
+        min(begun),
+    )
+    return replace(
+        planned,
+        manifest=planned.manifest.filter(pc.invert(left)),
+        held_back=(*planned.held_back, *(SiteKey(**row) for row in rows)),
+    )
 
 
 def record_lights(lights: Lights, channel: str, *, into: Illuminations) -> None:
@@ -126,7 +156,7 @@ def _check_enough(tables: Mapping[str, pa.Table]) -> None:
         raise UsageError(
             f"--illumination estimate: expected at least {LEAST_SITES} sites on each plate, found {len(few)} plates "
             f"with fewer ({told}); give the function of another plate from the same microscope and channel with "
-            "--illumination PATH (OUT/illumination of its run), or none"
+            "--illumination OUT/illumination/plate=<that plate>/<channel>.tif of its run, or none"
         )
 
 

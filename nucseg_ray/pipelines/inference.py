@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from nucseg_ray.imaging.labelling import Labelling
 from nucseg_ray.pipelines.account import Account
 from nucseg_ray.pipelines.batch import Batch, decide
 from nucseg_ray.pipelines.diameters import plate_diameters
-from nucseg_ray.pipelines.illumination import find_lights, record_lights
+from nucseg_ray.pipelines.illumination import find_lights, record_lights, without_begun_plates
 from nucseg_ray.pipelines.mixed_images import MixedImages
 from nucseg_ray.pipelines.network import with_maps
 from nucseg_ray.pipelines.preflight import run_preflight
@@ -26,7 +26,7 @@ from nucseg_ray.pipelines.run_plan import as_choice
 from nucseg_ray.pipelines.run_record import check_output, claim_output, clear_output, record_manifest
 from nucseg_ray.pipelines.session import finite_retries
 from nucseg_ray.pipelines.sites import Sink, finish_batch, read_batch
-from nucseg_ray.plates.manifest import add_missing
+from nucseg_ray.plates.manifest import Key, add_missing
 from nucseg_ray.storage.lease import Lease
 from nucseg_ray.storage.ledger import (
     begin_run,
@@ -58,27 +58,31 @@ def run_predict(settings: PredictSettings) -> Account:
     out = batch.out
     with Lease(out) as lease:
         accepted, done = _done_before(batch)
-        ahead, _ = _pending(batch.planned.manifest, done)
+        recorded = None if settings.overwrite else batch.recorded_lights
+        planned = without_begun_plates(batch.planned, settings.illumination, known=recorded)
+        ahead, _ = _pending(planned.manifest, done)
         if settings.preflight and ahead.num_rows:
             run_preflight(batch, ahead)
-        recorded = None if settings.overwrite else batch.recorded_lights
-        lights = find_lights(settings.illumination, ahead, batch.planned.whole, reading=batch.reading, known=recorded)
+        lights = find_lights(settings.illumination, ahead, planned.whole, reading=batch.reading, known=recorded)
         # Only now is the output changed: what was refused so far must neither delete the results of an earlier run nor
         # claim the output for a model that does not work.
         if settings.overwrite:
             clear_output(out)
         claim_output(out, batch.decisive, settings=settings.model_dump())
-        manifest = record_manifest(out, batch.planned.manifest)
+        manifest = record_manifest(out, planned.manifest, done=done)
         run_id = new_run_id()
         begin_run(out, run_id, accepted)
-        record_lights(lights, batch.planned.channel, into=batch.recorded_lights)
+        record_lights(lights, planned.channel, into=batch.recorded_lights)
         # A run that is asked for some sites does these; else what an earlier run was to do is to be done, too, also
-        # where its files are gone: a site is never lost without a word.
-        wanted = manifest if as_choice(settings).is_everything else batch.planned.manifest
+        # where its files are gone: a site is never lost without a word. But what is being written now has to wait.
+        wanted = manifest if as_choice(settings).is_everything else planned.manifest
+        wanted, _ = _pending(
+            wanted, {(key.plate, key.well, key.site, key.timepoint) for key in planned.held_back} - done
+        )
         pending, n_done = _pending(wanted, done)
         if pending.num_rows:
             # A plate is judged by all its sites, whichever are asked for: else a trial with a few would decide for all.
-            _segment(batch, pending, judged=add_missing(batch.planned.whole, manifest), run_id=run_id)
+            _segment(batch, pending, judged=add_missing(planned.whole, manifest), run_id=run_id)
         else:
             logger.info("nothing to do: all %d sites were done before", wanted.num_rows)
         lease.check()
@@ -91,7 +95,7 @@ def run_predict(settings: PredictSettings) -> Account:
     return account
 
 
-def _done_before(batch: Batch) -> tuple[frozenset[str], pa.Table]:
+def _done_before(batch: Batch) -> tuple[frozenset[str], set[Key]]:
     """Give the parts of earlier runs that count, and the keys in them; refuses an output made with something else."""
     settings, out = batch.settings, batch.out
     if not settings.overwrite:
@@ -99,7 +103,7 @@ def _done_before(batch: Batch) -> tuple[frozenset[str], pa.Table]:
         if settings.retry_failed:
             drop_failed(out)
     accepted = frozenset[str]() if settings.overwrite else committed_stems(out)
-    return accepted, done_keys(out, accepted)
+    return accepted, set(_keys(done_keys(out, accepted), KEY_NAMES))
 
 
 def _tell_failures(out: Location, account: Account) -> None:
@@ -112,14 +116,13 @@ def _tell_failures(out: Location, account: Account) -> None:
         )
 
 
-def _pending(manifest: pa.Table, done: pa.Table) -> tuple[pa.Table, int]:
+def _pending(manifest: pa.Table, done: Collection[Key]) -> tuple[pa.Table, int]:
     """Give the rows of the manifest without an outcome, in its order, and how many have one."""
-    known = set(_keys(done, KEY_NAMES))
-    is_pending = [key not in known for key in _keys(manifest, MANIFEST_KEYS)]
+    is_pending = [key not in done for key in _keys(manifest, MANIFEST_KEYS)]
     return manifest.filter(pa.array(is_pending, pa.bool_())), is_pending.count(False)
 
 
-def _keys(table: pa.Table, names: Sequence[str]) -> Iterator[tuple[str | None, ...]]:
+def _keys(table: pa.Table, names: Sequence[str]) -> Iterator[Key]:
     """Give the keys in a table's rows, whatever its columns for them are called."""
     return zip(*(table.column(name).to_pylist() for name in names), strict=True)
 

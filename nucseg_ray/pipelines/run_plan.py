@@ -37,7 +37,7 @@ def plan_run(settings: PredictSettings) -> Plan:
     look, understood = _looked(settings, root)
     planned = choose(understood, as_choice(settings), unsettled=look.unsettled)
     _tell(planned, root)
-    _tell_unsettled(planned, look, settings)
+    _tell_incomplete(planned, look)
     return planned
 
 
@@ -48,7 +48,7 @@ def dry_run(settings: PredictSettings) -> Iterator[str]:
     """
     root = Location(settings.input)
     look, understood = _looked(settings, root)
-    yield f"input: {root} ({len(look.files)} files)"
+    yield f"input: {root} ({len(look.paths)} files)"
     yield from describe(understood)
     planned = choose(understood, as_choice(settings), unsettled=look.unsettled)
     yield from describe_plan(planned, as_choice(settings))
@@ -99,8 +99,7 @@ def _first_site(planned: Plan, reading: Reading) -> Iterator[str]:
 
 def _looked(settings: PredictSettings, root: Location) -> tuple[Look, Understood]:
     look = look_at(root, settle_s=settings.settle_s)
-    paths = (file.path for file in look.files)
-    return look, understand(paths, root_name=root.name, scheme=settings.scheme)
+    return look, understand(look.paths, root_name=root.name, scheme=settings.scheme)
 
 
 def _tell(planned: Plan, root: Location) -> None:
@@ -121,18 +120,19 @@ def _tell(planned: Plan, root: Location) -> None:
         logger.warning("%d image files do not follow the scheme and are left out%s", count, examples(planned.unmatched))
 
 
-def _tell_unsettled(planned: Plan, look: Look, settings: PredictSettings) -> None:
+def _tell_incomplete(planned: Plan, look: Look) -> None:
     if planned.held_back:
         logger.warning(
-            "%d files changed within %g s, so %d sites are still being written%s: they are left for the next run",
-            len(look.unsettled),
-            settings.settle_s,
+            "%d sites are left for the next run%s: they have files that changed within %g s, or less than others of "
+            "their plate; --settle-s 0 takes all as they are",
             len(planned.held_back),
             examples([str(key) for key in planned.held_back]),
+            look.settle_s,
         )
-    elif look.recent and settings.settle_s == 0:
-        logger.info(
-            "%d of %d files changed within the last minute; if the plate is still being scanned, give --settle-s 60",
-            look.recent,
-            len(look.files),
+    if planned.short:
+        logger.warning(
+            "%d sites have fewer planes than others of their plate%s, and are projected from these; if a scan or a "
+            "copy has not ended, wait for it, or give --settle-s 60, which leaves such sites for the next run",
+            len(planned.short),
+            examples([str(key) for key in planned.short]),
         )

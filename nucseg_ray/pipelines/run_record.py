@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nucseg_ray.errors import MissingInputError, NamingError, OutputError, OutputMismatchError
-from nucseg_ray.plates.manifest import extend
+from nucseg_ray.plates.manifest import Key, extend
 from nucseg_ray.storage.atomic import write_json, write_table
 from nucseg_ray.storage.fetch import fetch_bytes
 from nucseg_ray.storage.locations import Location
@@ -75,13 +75,13 @@ def clear_output(out: Location) -> None:
             file.fs.rm_file(file.path)
 
 
-def record_manifest(out: Location, planned: pa.Table) -> pa.Table:
+def record_manifest(out: Location, planned: pa.Table, *, done: Collection[Key]) -> pa.Table:
     """Write the manifest, or extend the one that is there by the new sites; gives the whole.
 
     Raises
     ------
     OutputMismatchError
-        A site that is known there would now be read from other files.
+        A site that is done would now be read from other files.
     """
     try:
         before = pq.read_table(pa.BufferReader(fetch_bytes(out / MANIFEST_PARQUET)))
@@ -89,10 +89,10 @@ def record_manifest(out: Location, planned: pa.Table) -> pa.Table:
         write_table(out / MANIFEST_PARQUET, planned)
         return planned
     try:
-        manifest = extend(before, planned)
+        manifest = extend(before, planned, done=done)
     except NamingError as error:
         raise OutputMismatchError(f"{out}: {error}") from error
-    if manifest.num_rows != before.num_rows:
+    if not manifest.equals(before):
         write_table(out / MANIFEST_PARQUET, manifest)
     return manifest
 

@@ -64,20 +64,16 @@ class ChannelFiles:
         return np.isin(sites, self.sites[self.planes == plane])
 
     def still_coming(self, unsettled: Collection[str]) -> NDArray[np.bool_]:
-        """Tell which sites are still being written: those with unsettled files, and on their plates those with less.
+        """Tell which sites are still being written: those with unsettled files, and those with less than others.
 
-        An instrument writes one channel and one plane after another: while a plate is being scanned, a site without
-        this channel, or with fewer of its planes than others, is not there as a whole.
+        An instrument, or a copy, writes one channel and one plane after another, and may pause: a site without this
+        channel, or with fewer of its planes than others of its plate, may not be there as a whole.
         """
-        held = np.zeros(self.counts.size, bool)
-        if not unsettled:
-            return held
-        rows = [row for row, path in enumerate(self.understood.paths) if path in unsettled]
-        held[self.understood.site_of[rows]] = True
         plates = np.unique([key.plate for key in self.understood.sites], return_inverse=True)[1]
-        for plate in np.unique(plates[held]):
-            own = plates == plate
-            held |= own & (self.counts < self.counts[own].max(initial=0))
+        most = np.zeros(plates.max() + 1, np.int64)
+        np.maximum.at(most, plates, self.counts)
+        held: NDArray[np.bool_] = self.counts < most[plates]
+        held[self.understood.site_of[[path in unsettled for path in self.understood.paths]]] = True
         return held
 
     def manifest(self, sites: NDArray[np.int64], *, plane: int | None) -> pa.Table:

@@ -41,7 +41,7 @@ def describe_plan(plan: Plan, choice: Choice) -> list[str]:
     lines = []
     if plan.held_back:
         held = [str(key) for key in plan.held_back]
-        lines.append(f"still being written: {len(held)} sites{examples(held)}; they are left for the next run")
+        lines.append(f"left for the next run: {len(held)} sites{examples(held)}; see --settle-s")
     rows = plan.manifest
     flags = {"wells": choice.wells, "sites": choice.sites, "limit": choice.limit}
     asked = [f"--{name} {value}" for name, value in flags.items() if value is not None]

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from nucseg_ray.errors import NamingError
 from nucseg_ray.plates.keys import SiteKey
+
+Key = tuple[str, str, str, str | None]
+"""The parts of a `SiteKey`, as they are in tables."""
 
 MANIFEST = pa.schema(
     [
@@ -22,22 +27,28 @@ MANIFEST = pa.schema(
 """One row an image to segment: its key, the channel, and the files of its planes, lowest first."""
 
 
-def extend(manifest: pa.Table, new: pa.Table) -> pa.Table:
+def extend(manifest: pa.Table, new: pa.Table, *, done: Collection[Key]) -> pa.Table:
     """Return the rows of `manifest` in their order, then the rows of `new` whose keys it does not have.
 
-    Rows that `new` lacks stay, so that a rerun can never lose a site. Raises `NamingError` where a site is now to be
-    read from other files, since what was done before would no longer be what the manifest says.
+    Rows that `new` lacks stay, so that a rerun can never lose a site; those of sites that are not `done` are as `new`
+    has them, since more of their files may have come. Raises `NamingError` where a site that is done is now to be read
+    from other files: it would no longer be what the manifest says.
     """
+    place = {key: row for row, (key, _, _) in enumerate(_rows(manifest))}
     known = {key: (channel, planes) for key, channel, planes in _rows(manifest)}
-    for key, channel, planes in _rows(new):
-        if known.get(key, (channel, planes)) != (channel, planes):
+    rows = np.arange(manifest.num_rows)
+    for row, (key, channel, planes) in enumerate(_rows(new)):
+        if known.get(key, (channel, planes)) == (channel, planes):
+            continue
+        rows[place[key]] = manifest.num_rows + row
+        if key in done:
             old_channel, old_planes = known[key]
             raise NamingError(
                 f"site {SiteKey(*key)}: the manifest of the earlier run has channel {old_channel!r} from "
                 f"{', '.join(old_planes)}, but now it is channel {channel!r} from {', '.join(planes)}. Restore the "
                 "files and settings of the earlier run, or choose a new output."
             )
-    return add_missing(manifest, new)
+    return add_missing(pa.concat_tables([manifest, new]).take(rows), new)
 
 
 def add_missing(manifest: pa.Table, new: pa.Table) -> pa.Table:
@@ -47,6 +58,16 @@ def add_missing(manifest: pa.Table, new: pa.Table) -> pa.Table:
     return pa.concat_tables([manifest, new.take(pa.array(added, pa.int64()))])
 
 
-def _rows(manifest: pa.Table) -> Iterable[tuple[tuple[str, str, str, str | None], str, list[str]]]:
+def short_stacks(manifest: pa.Table) -> tuple[SiteKey, ...]:
+    """Return the sites that have fewer planes than others of their plate."""
+    plates = manifest["plate"].combine_chunks().dictionary_encode().indices.to_numpy(zero_copy_only=False)
+    counts = pc.list_value_length(manifest["planes"]).to_numpy()
+    most = np.zeros(plates.max(initial=-1) + 1, np.int64)
+    np.maximum.at(most, plates, counts)
+    short = manifest.take(np.flatnonzero(counts < most[plates]))
+    return tuple(SiteKey(*key) for key, _, _ in _rows(short))
+
+
+def _rows(manifest: pa.Table) -> Iterable[tuple[Key, str, list[str]]]:
     plate, well, site, timepoint, channel, planes = (manifest[name].to_pylist() for name in MANIFEST.names)
     return zip(zip(plate, well, site, timepoint, strict=True), channel, planes, strict=True)

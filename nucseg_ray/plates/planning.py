@@ -14,6 +14,7 @@ from nucseg_ray.errors import NamingError, UsageError
 from nucseg_ray.plates.channel_files import ChannelFiles
 from nucseg_ray.plates.examples import closest, examples
 from nucseg_ray.plates.keys import SiteKey
+from nucseg_ray.plates.manifest import short_stacks
 from nucseg_ray.plates.selection import Selection
 from nucseg_ray.plates.understanding import NO_PLANE, Understood, understand
 
@@ -45,6 +46,7 @@ class Plan:
 
     `manifest` holds the sites that were asked for, `whole` all that can be segmented (a plate is judged by all of them,
     whatever was asked for). `held_back` are sites left for the next run, since their files are still being written.
+    `short` are those of the manifest that have fewer planes than others of their plate.
 
     `channels` is empty where the names tell of none: `channel`, if any, is then one inside each file. So is the plane
     where `names_planes` is False.
@@ -57,6 +59,7 @@ class Plan:
     manifest: pa.Table
     whole: pa.Table
     held_back: tuple[SiteKey, ...]
+    short: tuple[SiteKey, ...]
     unmatched: tuple[str, ...]
 
 
@@ -76,11 +79,11 @@ def plan(
     return choose(understood, Choice(channel=channel, z=z))
 
 
-def choose(understood: Understood, choice: Choice, *, unsettled: Collection[str] = ()) -> Plan:
-    """Decide which sites are segmented, and from which files; sites with files in `unsettled` are held back.
+def choose(understood: Understood, choice: Choice, *, unsettled: Collection[str] | None = None) -> Plan:
+    """Decide which sites are segmented, and from which files.
 
-    Channels and planes that no name tells of are looked for inside the files, once these are read. While a plate has
-    unsettled files, its sites that lack the channel or some planes are held back, too.
+    Channels and planes that no name tells of are looked for inside the files, once these are read. Sites with files in
+    `unsettled` are held back, and so are those that lack the channel or some planes; None: all is taken as it is.
 
     Raises
     ------
@@ -95,7 +98,7 @@ def choose(understood: Understood, choice: Choice, *, unsettled: Collection[str]
     files = ChannelFiles.of(understood, number, called=channel)
     selection = Selection.parse(choice.wells, choice.sites)
     chosen = np.array(selection.chosen(understood.sites, understood.root_name), bool)
-    coming = files.still_coming(unsettled)
+    coming = np.zeros(chosen.size, bool) if unsettled is None else files.still_coming(unsettled)
     files.check_unique(among=chosen & ~coming)
     lacking = files.counts == 0
     _check_complete(understood, chosen & lacking & ~coming, files.channel)
@@ -112,6 +115,7 @@ def choose(understood: Understood, choice: Choice, *, unsettled: Collection[str]
         manifest=manifest,
         whole=whole,
         held_back=tuple(understood.sites[site] for site in np.flatnonzero(coming & chosen)),
+        short=short_stacks(manifest),
         unmatched=understood.unmatched,
     )
 

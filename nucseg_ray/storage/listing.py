@@ -16,7 +16,8 @@ from nucseg_ray.storage.locations import Location
 class ListedFile(NamedTuple):
     """A file below a folder: its path relative to it, its size in bytes, and when it changed last (epoch seconds).
 
-    `changed_s` is 0 where the store does not tell.
+    `changed_s` is 0 where the store does not tell. A local file changes also when it is put there: copies that keep the
+    date of what they were made from are as young as they are.
     """
 
     path: str
@@ -25,12 +26,12 @@ class ListedFile(NamedTuple):
 
 
 def list_files(location: Location) -> list[tuple[str, int]]:
-    """List every file below a folder as (path relative to it, size in bytes), sorted by path; like ``list_dated``."""
-    return [(file.path, file.size) for file in list_dated(location)]
+    """List every file below a folder as (path relative to it, size in bytes), sorted by path; like ``walk_files``."""
+    return sorted((file.path, file.size) for file in walk_files(location))
 
 
-def list_dated(location: Location) -> list[ListedFile]:
-    """List every file below a folder, sorted by path.
+def walk_files(location: Location) -> Iterator[ListedFile]:
+    """Give every file below a folder as soon as it is found, in no order.
 
     Files and folders whose name begins with a dot are left out. Links to folders are followed, except those that
     lead back to a folder above them.
@@ -42,27 +43,26 @@ def list_dated(location: Location) -> list[ListedFile]:
     InputError
         If it is a file, or if any part of it cannot be listed: a part left out would be sites lost in silence.
     """
-    found = _find_dated(location)
-    if found:
-        return found
-    if location.is_local and Path(location.path).is_dir():
-        return []
-    raise MissingInputError(f"{location}: expected a folder with files, found nothing there.{_closest(location)}")
+    is_empty = True
+    for file in _found(location):
+        is_empty = False
+        yield file
+    if is_empty and not (location.is_local and Path(location.path).is_dir()):
+        raise MissingInputError(f"{location}: expected a folder with files, found nothing there.{_closest(location)}")
 
 
 def find_files(location: Location) -> list[tuple[str, int]]:
     """List like ``list_files``; a folder that is not there is an empty one."""
-    return [(file.path, file.size) for file in _find_dated(location)]
+    return sorted((file.path, file.size) for file in _found(location))
 
 
-def _find_dated(location: Location) -> list[ListedFile]:
-    found = sorted(_walk(location.path) if location.is_local else _find(location))
-    for name, _, _ in found:
+def _found(location: Location) -> Iterator[ListedFile]:
+    for file in _walk(location.path) if location.is_local else _find(location):
         try:
-            name.encode()
+            file.path.encode()
         except UnicodeEncodeError:  # tables hold UTF-8 only
-            raise InputError(f"{location}: expected names in UTF-8, found {name!a}. Rename it.") from None
-    return found
+            raise InputError(f"{location}: expected names in UTF-8, found {file.path!a}. Rename it.") from None
+        yield file
 
 
 def list_folders(location: Location) -> list[str]:
@@ -77,9 +77,8 @@ def list_folders(location: Location) -> list[str]:
     return sorted(entry["name"].rstrip("/").rsplit("/", 1)[-1] for entry in entries if entry["type"] == "directory")
 
 
-def _walk(root: str) -> list[ListedFile]:
+def _walk(root: str) -> Iterator[ListedFile]:
     """List a local folder. fsspec would skip unreadable folders in silence and walk down hidden ones."""
-    found: list[ListedFile] = []
     pending = [""]
     while pending:
         below = pending.pop()
@@ -90,7 +89,7 @@ def _walk(root: str) -> list[ListedFile]:
                     if entry.name.startswith("."):
                         continue
                     if not entry.is_dir():
-                        found.append(ListedFile(below + entry.name, *_state(entry)))
+                        yield ListedFile(below + entry.name, *_state(entry))
                     elif not (entry.is_symlink() and _leads_back(entry.path, folder)):
                         pending.append(f"{below}{entry.name}/")
         except FileNotFoundError:
@@ -102,7 +101,6 @@ def _walk(root: str) -> list[ListedFile]:
             raise InputError(f"{root}: expected a folder, found a file. Name the folder that holds it.") from None
         except OSError as error:
             raise InputError(f"{folder}: cannot be listed ({error.strerror}). Check the permissions.") from error
-    return found
 
 
 def _state(entry: os.DirEntry[str]) -> tuple[int, float]:
@@ -111,7 +109,7 @@ def _state(entry: os.DirEntry[str]) -> tuple[int, float]:
         state = entry.stat()
     except FileNotFoundError:
         return 0, 0.0
-    return state.st_size, state.st_mtime
+    return state.st_size, max(state.st_mtime, state.st_ctime)
 
 
 def _leads_back(link: str, folder: str) -> bool:
@@ -120,20 +118,23 @@ def _leads_back(link: str, folder: str) -> bool:
     return os.path.commonpath([target, os.path.realpath(folder)]) == target
 
 
-def _find(location: Location) -> list[ListedFile]:
+def _find(location: Location) -> Iterator[ListedFile]:
     """List a remote folder."""
     fs, path = location.fs, location.path
+    is_empty, is_file = True, False
     try:
-        listed = _pages(fs, path) if hasattr(fs, "call_s3") else _at_once(fs, path)
-        found = [file for file in listed if not any(level.startswith(".") for level in file.path.split("/"))]
-        is_file = not found and fs.isfile(path)
-    except FileNotFoundError:
-        return []
+        for file in _pages(fs, path) if hasattr(fs, "call_s3") else _at_once(fs, path):
+            if not any(level.startswith(".") for level in file.path.split("/")):
+                is_empty = False
+                yield file
+        is_file = is_empty and fs.isfile(path)
+    except FileNotFoundError as error:
+        if not is_empty:
+            raise InputError(f"{location}: vanished while it was listed. Run again when nothing changes it.") from error
     except Exception as error:  # the stores' clients have no common class of error
         raise InputError(f"{location}: cannot be listed: {error}. Check the address and the credentials.") from error
     if is_file:
         raise InputError(f"{location}: expected a folder, found a file. Name the folder that holds it.")
-    return found
 
 
 def _pages(fs: Any, path: str) -> Iterator[ListedFile]:

@@ -1,50 +1,82 @@
-"""Which files of a folder are still being written: those that are young, new, or that grow between two looks."""
+"""Which files of a folder are still being written: those that are young, new, or that grow between two looks.
+
+The age of a file is by the clock of its server, so a server that is behind makes files look older than they are. What
+it is writing is then noticed only where it changes something between the two looks.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from array import array
 from dataclasses import dataclass
 
-from nucseg_ray.storage.listing import ListedFile, list_dated
+import numpy as np
+from numpy.typing import NDArray
+
+from nucseg_ray.storage.listing import walk_files
 from nucseg_ray.storage.locations import Location
 
-BETWEEN_LOOKS_S = 1.0
+BETWEEN_LOOKS_S = 2.0
+# A folder in which nothing is younger than this is not looked at twice, unless that is asked for.
+RECENT_S = 10.0
+# Once something is seen to change, this is how old files have to be.
+SETTLE_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """A listing, the files of it that are not to be read yet, and how many changed within the last minute."""
+    """The paths of a listing, in no order, and those of them that are not to be read yet.
 
-    files: tuple[ListedFile, ...]
-    unsettled: frozenset[str]
-    recent: int
-
-
-def look_at(location: Location, *, settle_s: float) -> Look:
-    """List a folder; with `settle_s` above 0 twice, and find the files that have been as they are for less than that.
-
-    Raises like `list_dated`.
+    `unsettled` is None where all is to be taken as it is, else files have to be `settle_s` old.
     """
-    began = time.monotonic()
-    first = list_dated(location)
-    if settle_s <= 0:
-        return Look(tuple(first), frozenset(), len(young(first, now_s=time.time(), age_s=60.0)))
-    time.sleep(max(0.0, BETWEEN_LOOKS_S - (time.monotonic() - began)))
-    second = list_dated(location)
-    now_s = time.time()
-    changing = young(second, now_s=now_s, age_s=settle_s) | changed_between(first, second)
-    return Look(tuple(second), frozenset(changing), len(young(second, now_s=now_s, age_s=60.0)))
+
+    paths: list[str]
+    unsettled: frozenset[str] | None = None
+    settle_s: float = 0.0
 
 
-def young(files: Sequence[ListedFile], *, now_s: float, age_s: float) -> set[str]:
-    """Return the files that changed less than `age_s` seconds ago; a time to come counts as now."""
-    return {file.path for file in files if file.changed_s > now_s - age_s}
+@dataclass(frozen=True, slots=True, eq=False)
+class _Listing:
+    """What two looks are compared by: 16 bytes a file beside its path, for there may be a million."""
+
+    began_s: float
+    paths: list[str]
+    changed_s: NDArray[np.float64]
+    states: NDArray[np.int64]
+
+    def is_young(self, age_s: float) -> NDArray[np.bool_]:
+        """Tell which files had not been as they are for `age_s` seconds when the listing began."""
+        return self.changed_s > self.began_s - age_s
 
 
-def changed_between(first: Sequence[ListedFile], second: Sequence[ListedFile]) -> set[str]:
-    """Return the files of the second look that the first did not find so: new, of another size, or written anew.
+def look_at(location: Location, *, settle_s: float | None) -> Look:
+    """List a folder, and find the files that have been as they are for less than `settle_s` seconds.
 
-    A file server's clock may be behind: what is being written then looks old, but it changes.
+    None: for less than `SETTLE_S`, where something changes while it is looked at, else all are taken as they are. So a
+    finished plate that was copied a moment ago need not wait. Raises like `walk_files`.
     """
-    return {file.path for file in set(second).difference(first)}
+    first = _listed(location)
+    if settle_s == 0 or (settle_s is None and not first.is_young(RECENT_S).any()):
+        return Look(first.paths)
+    before = first.states
+    del first  # its paths are half of what two looks hold
+    time.sleep(BETWEEN_LOOKS_S)
+    second = _listed(location)
+    changed = ~np.isin(second.states, before)
+    if settle_s is None:
+        if not changed.any():
+            return Look(second.paths)
+        settle_s = SETTLE_S
+    unsettled = np.flatnonzero(changed | second.is_young(settle_s))
+    return Look(second.paths, frozenset(second.paths[place] for place in unsettled), settle_s)
+
+
+def _listed(location: Location) -> _Listing:
+    began_s = time.time()
+    paths: list[str] = []
+    changed_s, states = array("d"), array("q")
+    for file in walk_files(location):
+        paths.append(file.path)
+        changed_s.append(file.changed_s)
+        states.append(hash(file))
+    return _Listing(began_s, paths, np.frombuffer(changed_s, np.float64), np.frombuffer(states, np.int64))

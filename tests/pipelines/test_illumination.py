@@ -23,14 +23,15 @@ from nucseg_ray.imaging.measure import measure
 from nucseg_ray.imaging.shading import Shading
 from nucseg_ray.imaging.synthetic import SiteLook, encode_tiff, render_site
 from nucseg_ray.pipelines.diameters import scattered
-from nucseg_ray.pipelines.illumination import find_lights, record_lights, told
+from nucseg_ray.pipelines.illumination import find_lights, record_lights, told, without_begun_plates
 from nucseg_ray.pipelines.inference import run_predict
 from nucseg_ray.pipelines.light_survey import Seen, look_at
 from nucseg_ray.pipelines.run_record import clear_output
 from nucseg_ray.pipelines.site_image import Reading
 from nucseg_ray.pipelines.sites import read_batch
 from nucseg_ray.plates.manifest import MANIFEST
-from nucseg_ray.plates.planning import plan
+from nucseg_ray.plates.planning import Choice, choose, plan
+from nucseg_ray.plates.understanding import understand
 from nucseg_ray.storage.illuminations import Illuminations, read_illumination
 from nucseg_ray.storage.ledger import committed_stems
 from nucseg_ray.storage.listing import list_files
@@ -81,6 +82,22 @@ def test_sites_of_a_survey_of_light_cover_a_plate() -> None:
     assert {row // 24 for row in found} == set(range(16)) and len({row % 24 for row in found}) > 12
 
 
+def test_a_plate_that_is_still_being_written_waits_for_its_light(tmp_path: Path) -> None:
+    """Else its first wells would tell the light for good, or being too few, refuse finished plates, too."""
+    names = [f"{plate}/Channel1-{n:02d}-A-{n:02d}.tif" for plate in ("begun", "done", "lit") for n in (1, 2, 3)]
+    unsettled = [names[2], names[8]]
+    planned = choose(understand(names, root_name="in"), Choice(channel="Channel1"), unsettled=unsettled)
+    known = Illuminations(Location(str(tmp_path)))
+    record_lights({"lit": Illumination(np.ones((2, 2), np.float32))}, "Channel1", into=known)
+    left = without_begun_plates(planned, "estimate", known=known)
+    assert left.manifest.column("plate").to_pylist() == ["done"] * 3 + ["lit"] * 2
+    assert sorted(map(str, left.held_back)) == ["begun/A01/1", "begun/A02/1", "begun/A03/1", "lit/A03/1"]
+    without_record = without_begun_plates(planned, "estimate", known=None)
+    assert without_record.manifest.column("plate").to_pylist() == ["done"] * 3
+    for choice in ("none", "light.npy"):
+        assert without_begun_plates(planned, choice, known=None) is planned
+
+
 def test_a_site_tells_its_light_its_shape_or_why_it_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(encode_image_png(np.full((9, 8), 50, np.uint8)))
     (tmp_path / "b.png").write_bytes(encode_image_png(np.zeros((9, 8), np.uint8)))
@@ -128,7 +145,10 @@ def test_a_plate_of_few_sites_of_several_sizes_in_colour_or_unreadable_is_refuse
 
     grey, large = encode_tiff(np.full((9, 9), 70, np.uint8)), encode_tiff(np.full((9, 11), 70, np.uint8))
     write("few", range(1, 5), grey)
-    with pytest.raises(UsageError, match="at least 16 sites on each plate, found 1 plates .*P has 4.*--illumination"):
+    with pytest.raises(
+        UsageError,
+        match="at least 16 sites on each plate, found 1 plates .*P has 4.*--illumination OUT/illumination/plate=",
+    ):
         _find("estimate", tmp_path / "few")
     write("sizes", range(1, 13), grey)
     write("sizes", range(13, 20), large)

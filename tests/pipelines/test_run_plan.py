@@ -6,6 +6,7 @@ import logging
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,14 +23,12 @@ from nucseg_ray.storage import settling
 
 @pytest.fixture
 def plates(tmp_path: Path) -> Path:
-    """Folder with two plates of three wells in two channels; the files hold nothing and are a day old."""
+    """Folder with two plates of three wells in two channels; the files hold nothing."""
     folder = tmp_path / "in"
     for plate in ("P1", "P2"):
         (folder / plate).mkdir(parents=True)
         for number, channel in ((n, c) for n in (1, 2, 3) for c in ("DNA", "GFP")):
             (folder / plate / f"{channel}-{number:02d}-A-{number:02d}.tif").touch()
-    for file in folder.rglob("*.tif"):
-        os.utime(file, (time.time() - 86400,) * 2)
     return folder
 
 
@@ -116,13 +115,14 @@ def test_what_a_run_would_refuse_is_told_after_what_was_understood(
     assert "is missing the group 'column'" in capsys.readouterr().err
 
 
-def test_files_that_are_still_being_written_are_counted_and_told(
+def test_sites_that_are_still_being_written_are_told_and_left(
     plates: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(settling, "BETWEEN_LOOKS_S", 0.0)
-    os.utime(plates / "P2" / "GFP-02-A-02.tif")
+    now = time.time() + 86400  # the files are a day old
+    monkeypatch.setattr(settling, "time", SimpleNamespace(time=lambda: now, sleep=lambda seconds: None))
+    os.utime(plates / "P2" / "GFP-02-A-02.tif", (now - 20,) * 2)
 
-    def planned(settle_s: float) -> list[str]:
+    def planned(settle_s: float | None) -> list[str]:
         caplog.clear()
         settings = PredictSettings(input=str(plates), output="out", channel="DNA", settle_s=settle_s)
         with caplog.at_level(logging.INFO):
@@ -130,16 +130,28 @@ def test_files_that_are_still_being_written_are_counted_and_told(
 
     assert planned(30) == ["P1"] * 3 + ["P2"] * 2
     assert caplog.messages[1:] == [
-        "1 files changed within 30 s, so 1 sites are still being written (such as P2/A02/1): they are left for the "
-        "next run"
+        "1 sites are left for the next run (such as P2/A02/1): they have files that changed within 30 s, or less than "
+        "others of their plate; --settle-s 0 takes all as they are"
     ]
-    assert planned(0) == ["P1"] * 3 + ["P2"] * 3
-    assert caplog.messages[1:] == [
-        "1 of 12 files changed within the last minute; if the plate is still being scanned, give --settle-s 60"
-    ]
-    os.utime(plates / "P2" / "GFP-02-A-02.tif", (time.time() - 90,) * 2)
-    assert planned(80) == planned(0) == ["P1"] * 3 + ["P2"] * 3
-    assert caplog.messages[1:] == []
+    for settle_s in (0, 10, None):
+        assert planned(settle_s) == ["P1"] * 3 + ["P2"] * 3
+        assert caplog.messages[1:] == []
     assert planned(86400 * 2) == []  # nothing to do yet is no error
     with pytest.raises(UsageError, match="--channel 'X' is not in in"):
         plan_run(PredictSettings(input=str(plates), output="out", channel="X"))
+
+
+def test_a_short_stack_is_told_of_or_left(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.time() + 86400
+    monkeypatch.setattr(settling, "time", SimpleNamespace(time=lambda: now, sleep=lambda seconds: None))
+    for name in ("ZStep_1/P_A01_s1_w1.tif", "ZStep_2/P_A01_s1_w1.tif", "ZStep_1/P_A01_s2_w1.tif"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    settings = PredictSettings(input=str(tmp_path), output="out", settle_s=0)
+    assert plan_run(settings).manifest.num_rows == 2
+    (told,) = [record.message for record in caplog.records if record.levelno == logging.WARNING]
+    assert told.startswith(f"1 sites have fewer planes than others of their plate (such as {tmp_path.name}/A01/2), and")
+    planned = plan_run(settings.model_copy(update={"settle_s": 60}))
+    assert (planned.manifest.num_rows, [key.site for key in planned.held_back]) == (1, ["2"])

@@ -66,7 +66,7 @@ def test_wells_that_are_counted_planes_and_what_is_still_being_written() -> None
         "plates: 1; sites: 2",
         "  in: wells: W0001, W0005; sites: 1; time points: 1; z: 1, 2, 3",
         "channels: C1",
-        "still being written: 1 sites (such as in/W0005/1_t1); they are left for the next run",
+        "left for the next run: 1 sites (such as in/W0005/1_t1); see --settle-s",
         "to segment: 1 sites in channel C1",
         "  first: in/W0001/1_t1 from Image/W0001F0001T0001Z001C1.tif, the mean of 3 planes",
     ]

@@ -280,24 +280,41 @@ def test_manifest_survives_parquet(tmp_path) -> None:
 def test_extend_keeps_the_old_rows_in_place() -> None:
     old = manifest_of("DNA-05-A-05.tif", "DNA-09-A-09.tif")
     new = manifest_of("DNA-01-A-01.tif", "DNA-07-A-07.tif", "DNA-09-A-09.tif")
-    extended = extend(old, new)
+    extended = extend(old, new, done=())
     assert extended["well"].to_pylist() == ["A05", "A09", "A01", "A07"]
     assert extended.schema == MANIFEST
-    assert extend(extended, new).equals(extended)
-    assert extend(old, old).equals(old)
+    assert extend(extended, new, done=()).equals(extended)
+    assert extend(old, old, done=()).equals(old)
 
 
 def test_extend_tells_no_time_point_from_one() -> None:
     old = manifest_of("P_A01_s1_w1.tif")
     new = manifest_of("TimePoint_1/P_A01_s1_w1.tif")
-    assert extend(old, new)["timepoint"].to_pylist() == [None, "1"]
+    assert extend(old, new, done=())["timepoint"].to_pylist() == [None, "1"]
+
+
+def test_extend_plans_a_site_that_is_not_done_anew() -> None:
+    """More of its planes have come since it was first seen."""
+    old = manifest_of("ZStep_1/P_A01_s1_w1.tif", "ZStep_1/P_A02_s1_w1.tif", "ZStep_1/P_A03_s1_w1.tif")
+    new = manifest_of(*(f"ZStep_{z}/P_A0{n}_s1_w1.tif" for z in (1, 2) for n in (1, 2, 4)))
+    done = {("P", "A01", "1", None), ("P", "A03", "1", None)}
+    with pytest.raises(NamingError, match="^site P/A01/1: "):
+        extend(old, new, done=done)
+    extended = extend(old, new.slice(1), done=done)
+    assert extended.schema == MANIFEST
+    assert list(zip(extended["well"].to_pylist(), map(len, extended["planes"].to_pylist()), strict=True)) == [
+        ("A01", 1),
+        ("A02", 2),
+        ("A03", 1),
+        ("A04", 2),
+    ]
 
 
 def test_extend_refuses_a_site_read_from_other_files() -> None:
     old = manifest_of("ZStep_1/P_A01_s1_w1.tif")
     new = manifest_of("ZStep_1/P_A01_s1_w1.tif", "ZStep_2/P_A01_s1_w1.tif")
     with pytest.raises(NamingError) as caught:
-        extend(old, new)
+        extend(old, new, done={("P", "A01", "1", None)})
     assert str(caught.value) == (
         "site P/A01/1: the manifest of the earlier run has channel 'w1' from ZStep_1/P_A01_s1_w1.tif, but now it is "
         "channel 'w1' from ZStep_1/P_A01_s1_w1.tif, ZStep_2/P_A01_s1_w1.tif. Restore the files and settings of the "
@@ -322,18 +339,24 @@ def test_a_site_with_an_unsettled_file_is_held_back() -> None:
     assert held_back(*STACK) == ([], ["P/B02/1_t1", "P/B02/2_t1"])
 
 
-def test_while_a_plate_is_scanned_incomplete_sites_are_held_back_and_afterwards_they_are_told() -> None:
+def test_sites_that_lack_planes_or_the_channel_are_held_back_or_told_of() -> None:
+    """Whether or not anything is young: a scan may pause, and a copy be broken off."""
     other = [name.replace("TimePoint_1", "Q/TimePoint_1") for name in STACK]
-    young = "TimePoint_1/ZStep_1/P_B03_s1_w1.TIF"
-    names = [name for name in [*STACK, *other, young] if name != "TimePoint_1/ZStep_10/P_B02_s2_w2.TIF"]
-    names.remove("Q/TimePoint_1/ZStep_10/P_B02_s1_w2.TIF")
-    # Plate Q is not being written to: its shorter stack is all there is.
-    expected = ["P/1:3", "Q/1:2", "Q/2:3"]
-    assert held_back(young, names=names) == (expected, ["P/B02/2_t1", "P/B03/1_t1"])
-    with pytest.raises(NamingError, match=r"1 of 5 sites have no file of channel 'w2' \(such as P/B03/1_t1\)"):
-        held_back(names=names)
-    names.remove(young)
-    assert held_back(names=names) == (["P/1:3", "P/2:2", "Q/1:2", "Q/2:3"], [])
+    begun = "TimePoint_1/ZStep_1/P_B03_s1_w1.TIF"
+    names = [name for name in [*STACK, *other, begun] if name != "TimePoint_1/ZStep_10/P_B02_s2_w2.TIF"]
+    expected = ["P/1:3", "Q/1:3", "Q/2:3"]
+    assert held_back(names=names) == held_back(begun, names=names) == (expected, ["P/B02/2_t1", "P/B03/1_t1"])
+    understood = understand(names, root_name="P")
+    with pytest.raises(NamingError, match=r"1 of 5 sites have no file of channel 'w2' \(such as P/B03/1_t1"):
+        choose(understood, Choice(channel="w2"))
+    names.remove(begun)
+    taken = choose(understand(names, root_name="P"), Choice(channel="w2"))
+    assert [len(planes) for planes in taken.manifest["planes"].to_pylist()] == [3, 2, 3, 3]
+    assert ([str(key) for key in taken.short], taken.held_back) == (["P/B02/2_t1"], ())
+    assert choose(understood, Choice(channel="w2", sites="1", wells="B02")).short == ()
+    assert choose(understood, Choice(channel="w1", z="1")).short == ()
+    # Against its own plate, whatever others have.
+    assert plan(listed("ZStep_1/P_A01_s1_w1.tif", *other), root_name="P", channel="w1").short == ()
 
 
 def test_add_missing_takes_the_rest_whatever_the_known_rows_say() -> None:

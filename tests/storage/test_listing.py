@@ -11,7 +11,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from nucseg_ray.errors import InputError, MissingInputError
 from nucseg_ray.storage.atomic import write_bytes
-from nucseg_ray.storage.listing import find_files, list_dated, list_files, list_folders
+from nucseg_ray.storage.listing import find_files, list_files, list_folders, walk_files
 from nucseg_ray.storage.locations import Location
 
 
@@ -37,7 +37,7 @@ def test_files_are_sorted_with_sizes_and_without_hidden_ones(out: Location) -> N
 def test_files_are_dated(out: Location) -> None:
     before = time.time()
     write_bytes(out / "a" / "x.tif", b"xyz")
-    (file,) = list_dated(out)
+    (file,) = walk_files(out)
     assert (file.path, file.size) == ("a/x.tif", 3)
     assert before - 2 <= file.changed_s <= time.time() + 2  # object stores tell whole seconds
 

@@ -10,7 +10,7 @@ from s3fs import S3FileSystem
 
 from nucseg_ray.storage.atomic import remove, write_bytes
 from nucseg_ray.storage.fetch import fetch_bytes, fetch_many
-from nucseg_ray.storage.listing import find_files, list_dated, list_files
+from nucseg_ray.storage.listing import find_files, list_files, walk_files
 from nucseg_ray.storage.locations import Location
 
 
@@ -19,7 +19,7 @@ def test_what_is_written_is_listed_and_read(bucket: str) -> None:
     for number in range(40):
         write_bytes(root / f"a/{number:02}.bin", bytes([number]))
     assert list_files(root) == [(f"a/{number:02}.bin", 1) for number in range(40)]
-    assert all(abs(file.changed_s - time.time()) < 60 for file in list_dated(root))
+    assert all(abs(file.changed_s - time.time()) < 60 for file in walk_files(root))
     names = [f"a/{number:02}.bin" for number in range(40)]
     assert list(fetch_many(root, names)) == [bytes([number]) for number in range(40)]
     write_bytes(root / "a/00.bin", b"new")
@@ -44,7 +44,7 @@ def test_a_listing_is_a_request_a_page_whatever_the_folders(bucket: str, monkeyp
         return answer
 
     monkeypatch.setattr(S3FileSystem, "call_s3", by_four)
-    assert [file.path for file in list_dated(root)] == names
+    assert [file.path for file in walk_files(root)] == names
     assert pages == [4, 4, 2]
 
 
