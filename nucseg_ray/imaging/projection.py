@@ -1,4 +1,4 @@
-"""One image of a stack of planes, which are taken one after another: no more than two are held at a time."""
+"""One image of a stack of planes, which are taken one after another: no more than two are held here at a time."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -42,10 +42,10 @@ class SiteImage:
     pixel_size_um: float | None
 
 
-def read_site(row: Mapping[str, Any], files: Sequence[bytes | InputError], reading: Reading) -> SiteImage:
+def read_site(row: Mapping[str, Any], files: Iterable[bytes | InputError], reading: Reading) -> SiteImage:
     """Make one image of the files of a site, a row of the manifest: those of its planes, the lowest first.
 
-    Planes are decoded and projected one after another, whichever file they are from; the light is evened out last.
+    Files are taken, and planes decoded and projected, one after another; the light is evened out last.
 
     Raises
     ------
@@ -79,7 +79,7 @@ def _evenly_lit(pixels: Pixels, row: Mapping[str, Any], lights: Illuminations) -
 
 
 def _planes(
-    files: Sequence[bytes | InputError], names: Sequence[str], reading: Reading, sizes: list[float | None]
+    files: Iterable[bytes | InputError], names: Sequence[str], reading: Reading, sizes: list[float | None]
 ) -> Iterator[Pixels]:
     """Give all planes of a site, checked to be of one kind; adds the size of pixels of each file to ``sizes``."""
     first: Pixels | None = None

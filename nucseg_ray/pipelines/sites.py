@@ -7,8 +7,10 @@ be written ends the run, and that too travels as a value, since Ray would wrap t
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -76,10 +78,15 @@ class _Site:
 
 
 def read_batch(manifest: pa.Table, *, reading: Reading) -> pa.Table:
-    """Read the images of some rows of the manifest, all their files at once."""
+    """Read the images of some rows of the manifest; files are fetched ahead, a few at a time, across sites."""
     rows = manifest.to_pylist()
     fetched = fetch_many(reading.root, [plane for row in rows for plane in row["planes"]])
-    return to_table([_read_site(row, [next(fetched) for _ in row["planes"]], reading) for row in rows], READ_SCHEMA)
+    read = []
+    for row in rows:
+        files = islice(fetched, len(row["planes"]))
+        read.append(_read_site(row, files, reading))
+        deque(files, maxlen=0)  # what is left of a site that failed half-way
+    return to_table(read, READ_SCHEMA)
 
 
 def finish_batch(table: pa.Table, *, labelling: Labelling, sink: Sink) -> pa.Table:
@@ -110,7 +117,7 @@ def _looks(table: pa.Table) -> dict[str, str]:
     return looks
 
 
-def _read_site(row: Mapping[str, Any], files: Sequence[bytes | InputError], reading: Reading) -> dict[str, Any]:
+def _read_site(row: Mapping[str, Any], files: Iterable[bytes | InputError], reading: Reading) -> dict[str, Any]:
     began = time.monotonic()
     image, pixel_size, stage, problem = None, None, None, None
     try:

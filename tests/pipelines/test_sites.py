@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 from typing import Any, cast
 
@@ -58,6 +59,28 @@ def test_planes_are_projected_by_their_maximum(tmp_path: Path) -> None:
     assert stack["image"].dtype == np.uint16
     assert (stack["Metadata_Plate"], stack["Metadata_Well"], stack["Metadata_Site"]) == ("P", "A01", "a")
     assert (stack["stage"], stack["error"], stack["retryable"]) == (None, None, None)
+
+
+def test_a_high_stack_takes_the_memory_of_a_few_of_its_files(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    names = [f"z{number:03d}.tif" for number in range(120)]
+    for name in names:
+        tifffile.imwrite(tmp_path / name, rng.integers(0, 60_000, (256, 256), dtype=np.uint16))
+    _read(tmp_path, a=names[:2])
+    tracemalloc.start()
+    (row,) = _read(tmp_path, a=names)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert row["stage"] is None
+    assert peak < 60 * 256 * 256 * 2  # 32 files are fetched ahead
+
+
+def test_what_is_left_of_a_failed_stack_is_not_taken_for_the_next(tmp_path: Path) -> None:
+    for number in range(3):
+        tifffile.imwrite(tmp_path / f"{number}.tif", np.full((4, 4), number, np.uint8))
+    (tmp_path / "bad.tif").write_bytes(b"no")
+    failed, good = _read(tmp_path, a=["bad.tif", "0.tif", "1.tif"], b=["2.tif"])
+    assert (failed["stage"], good["stage"], good["image"].max()) == ("decode", None, 2)
 
 
 def test_types_do_not_widen_one_another(tmp_path: Path) -> None:
