@@ -83,6 +83,8 @@ class Planes:
         ------
         DecodeError
             It is damaged, or of a type that is not read; names the file, and the page where there are several.
+        ChoiceError
+            Its pixels are of channels that nothing tells apart.
         """
         pixels = self._image if self._tiff is None else self._tiff.decode(channel, z)
         return _as_pixels(cast("NDArray[Any]", pixels), name=self.name)

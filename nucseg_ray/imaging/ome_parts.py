@@ -30,8 +30,8 @@ class OwnPart:
 def own_part(description: str, *, file_name: str, n_pages: int) -> OwnPart | None:
     """Find the planes that OME-XML says are in the file that carries it.
 
-    None where it does not say, or not of every page, where they are of several images or time points, or no full grid
-    of channels and planes.
+    None where it does not say, or not of every page, where they are of several images or time points, or not all planes
+    of each channel that it has: others are in files that are never opened.
     """
     try:
         root = ElementTree.fromstring(description)
@@ -41,10 +41,13 @@ def own_part(description: str, *, file_name: str, n_pages: int) -> OwnPart | Non
     images, times, channels, heights = (sorted({place[axis] for place in found}) for axis in range(4))
     if len(images) != 1 or len(times) != 1 or sorted(found.values()) != list(range(n_pages)):
         return None
+    (pixels,) = list(root.iterfind("{*}Image/{*}Pixels"))[images[0] : images[0] + 1]
+    if heights != list(range(int(pixels.get("SizeZ", "1")))):
+        return None
     pages = [found.get((images[0], times[0], c, z)) for c, z in product(channels, heights)]
     if None in pages:
         return None
-    names = _names(root, images[0])
+    names = _names(pixels)
     return OwnPart(
         channels=tuple(names.get(number, "") for number in channels),
         n_z=len(heights),
@@ -82,8 +85,7 @@ def _stepped(first: Mapping[str, int], sizes: Mapping[str, int], order: str, ste
     return place
 
 
-def _names(root: ElementTree.Element, image: int) -> dict[int, str]:
-    pixels = list(root.iterfind("{*}Image/{*}Pixels"))[image]
+def _names(pixels: ElementTree.Element) -> dict[int, str]:
     names = {number: channel.get("Name", "").strip() for number, channel in enumerate(pixels.iterfind("{*}Channel"))}
     told = [name.casefold() for name in names.values() if name]
     return names if len(set(told)) == len(told) else {}

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
+from tifffile import EXTRASAMPLE
 
 from nucseg_ray.errors import ChoiceError, DecodeError
 from nucseg_ray.imaging.ome_parts import OwnPart, own_part
@@ -112,21 +113,42 @@ class TiffPlanes:
             return None
 
     def decode(self, channel: int, z: int) -> NDArray[np.generic]:
-        """Decode one plane: (H, W) or (H, W, S) with the samples that its page holds."""
+        """Decode one plane: (H, W) or (H, W, S) with the samples that its page holds, but for an alpha channel.
+
+        Raises
+        ------
+        DecodeError
+            It is damaged.
+        ChoiceError
+            Its last sample may be a channel.
+        """
         number = self.stack.number(channel, z)
         several = math.prod(self.stack.sizes) > 1
         where = f"{self.name}, page {number + 1}" if several else self.name
         try:
             if self._series is not None and self._series.is_truncated:
-                return self._contiguous(number)
-            page = self._page(number)
-            if page is None:
-                raise ValueError("its metadata name it, but the file does not hold it")
-            if several:
-                where = f"{self.name}, page {page.index + 1}"
-            return _decoded(page, n_bytes=len(self._data))
+                pixels = self._contiguous(number)
+            else:
+                page = self._page(number)
+                if page is None:
+                    raise ValueError("its metadata name it, but the file does not hold it")
+                if several:
+                    where = f"{self.name}, page {page.index + 1}"
+                pixels = _decoded(page, n_bytes=len(self._data))
         except Exception as error:
             raise self._damaged(error, where) from error
+        return self._without_alpha(pixels)
+
+    def _without_alpha(self, pixels: NDArray[np.generic]) -> NDArray[np.generic]:
+        """Drop the last of two or four samples where the file says that it is alpha: it may be a channel."""
+        if pixels.ndim != 3 or pixels.shape[2] not in (2, 4):
+            return pixels
+        if self._first.extrasamples[-1:] not in ((EXTRASAMPLE.ASSOCALPHA,), (EXTRASAMPLE.UNASSALPHA,)):
+            raise ChoiceError(
+                f"{self.name}: expected a grey image or one in colour, found {pixels.shape[2]} samples a pixel, of "
+                "which nothing says that the last is transparency; save each channel as a page, or as a file of its own"
+            )
+        return pixels[:, :, :-1]
 
     def _page(self, number: int) -> Any:
         if self._part is not None:

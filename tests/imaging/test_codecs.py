@@ -81,7 +81,11 @@ def pillow(pixels: np.ndarray, mode: str) -> bytes:
         pytest.param(
             tiff(np.dstack([RGB, ALPHA]), extrasamples=["unassalpha"], photometric="rgb"), RGB, id="tiff rgba"
         ),
-        pytest.param(tiff(np.dstack([GREY, ALPHA]), planarconfig="contig"), GREY, id="tiff grey and alpha"),
+        pytest.param(
+            tiff(np.dstack([GREY, ALPHA]), planarconfig="contig", extrasamples=["assocalpha"]),
+            GREY,
+            id="tiff grey and alpha",
+        ),
         pytest.param(tiff(np.moveaxis(RGB, -1, 0).copy(), planarconfig="separate"), RGB, id="tiff planar"),
         pytest.param(tiff(GREY16, compression="lzw", predictor=True), GREY16, id="tiff lzw"),
         pytest.param(tiff(GREY16, compression="zlib", rowsperstrip=8), GREY16, id="tiff deflate in strips"),

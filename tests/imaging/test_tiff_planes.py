@@ -313,6 +313,31 @@ def test_a_file_of_a_set_may_hold_some_of_the_channels() -> None:
         decode_planes(written(CZ[0], metadata=None, description=two), name="a.tif")
 
 
+def test_a_file_that_holds_some_planes_of_a_channel_is_refused() -> None:
+    """The rest of the stack is in another file: half of it would look like all of it."""
+    halves = "".join(
+        f'<TiffData IFD="0" FirstZ="{2 * half}" PlaneCount="2"><UUID FileName="{name}.tif">u</UUID></TiffData>'
+        for half, name in enumerate("ab")
+    )
+    text = _in_set(["a.tif"], channels=["DAPI"], n_z=4)
+    begin, end = text.index("<TiffData"), text.index("</Pixels>")
+    for name in "ab":
+        data = written(CZ[0, :2], metadata=None, description=text[:begin] + halves + text[end:])
+        with pytest.raises(ChoiceError, match=f"^{name}.tif: its OME metadata describe a set of files"):
+            decode_planes(data, name=f"{name}.tif")
+
+
+@pytest.mark.parametrize(
+    ("samples", "photometric"), [(2, "minisblack"), (4, "minisblack"), (4, "rgb"), (4, "separated")]
+)
+def test_samples_that_may_be_channels_are_refused(samples: int, photometric: str) -> None:
+    pixels = np.moveaxis(CZ[:1, :samples], 1, -1)[0].copy()
+    options = {"extrasamples": [0] * (samples - {"minisblack": 1, "rgb": 3, "separated": 4}[photometric])}
+    data = written(pixels, photometric=photometric, planarconfig="contig", metadata=None, **options)
+    with pytest.raises(ChoiceError, match=rf"^a\.tif: .*found {samples} samples a pixel, of which nothing says"):
+        decode_planes(data, name="a.tif").plane(0, 0)
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
