@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from nucseg_ray.errors import NamingError, UsageError
@@ -21,9 +21,9 @@ class _Rectangle:
     first: Well
     last: Well
 
-    def holds(self, key: SiteKey) -> bool:
+    def holds(self, name: str) -> bool:
         try:
-            well = Well.parse(key.well)
+            well = Well.parse(name)
         except NamingError:
             return False
         return self.first.row <= well.row <= self.last.row and self.first.column <= well.column <= self.last.column
@@ -38,10 +38,9 @@ class _Run:
     last: int
     of_wells: bool
 
-    def holds(self, key: SiteKey) -> bool:
-        text = key.well if self.of_wells else key.site
-        number = _COUNTED.fullmatch(text)
-        return number is not None and (self.of_wells or text.isdigit()) and self.first <= int(number[1]) <= self.last
+    def holds(self, name: str) -> bool:
+        number = _COUNTED.fullmatch(name)
+        return number is not None and (self.of_wells or name.isdigit()) and self.first <= int(number[1]) <= self.last
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +49,8 @@ class _Name:
 
     text: str
 
-    def holds(self, key: SiteKey) -> bool:
-        return key.site == self.text
+    def holds(self, name: str) -> bool:
+        return name == self.text
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,25 +79,29 @@ class Selection:
         UsageError
             Some wells or sites that are named match none, or they have none in common.
         """
-        for flag, parts in (("--wells", self.wells), ("--sites", self.sites)):
-            for part in parts:
-                if not any(part.holds(key) for key in keys):
-                    names = list(dict.fromkeys(key.well or "none" if flag == "--wells" else key.site for key in keys))
-                    raise UsageError(
-                        f"{flag} {part.text}: {root_name} has none of these; found {len(names)} "
-                        f"{flag.removeprefix('--')}{examples(names)}. Correct it, or leave it out."
-                    )
-        chosen = [
-            (not self.wells or any(part.holds(key) for part in self.wells))
-            and (not self.sites or any(part.holds(key) for part in self.sites))
-            for key in keys
-        ]
+        wells = _found("--wells", self.wells, {key.well: None for key in keys}, root_name)
+        sites = _found("--sites", self.sites, {key.site: None for key in keys}, root_name)
+        chosen = [key.well in wells and key.site in sites for key in keys]
         if not any(chosen) and keys:
             raise UsageError(
                 f"--wells and --sites: no site of {root_name} is in both; expected sites that these wells have. Leave "
                 "one of them out."
             )
         return chosen
+
+
+def _found(flag: str, parts: Sequence[_Rectangle | _Run | _Name], names: Collection[str], root_name: str) -> set[str]:
+    """Give those of the names that are asked for; each is looked at once, however many sites it has."""
+    if not parts:
+        return set(names)
+    found = {part.text: {name for name in names if part.holds(name)} for part in parts}
+    for text, held in found.items():
+        if not held:
+            raise UsageError(
+                f"{flag} {text}: {root_name} has none of these; found {len(names)} {flag.removeprefix('--')}"
+                f"{examples([name or 'none' for name in names])}. Correct it, or leave it out."
+            )
+    return set().union(*found.values())
 
 
 def _items(flag: str, text: str | None) -> list[str]:

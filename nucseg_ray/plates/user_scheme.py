@@ -41,6 +41,8 @@ def _user_scheme(name: str) -> Scheme:
     _check_groups(text)
     flags = _FLAGS.match(text)
     start, rest = (flags[0], text[flags.end() :]) if flags else ("", text)
+    if "x" in start:
+        rest += "\n"  # the pattern may end in a comment
     forms = tuple(
         Form(_MATCHED, re.compile(pattern), _ANY_FOLDER, whole_path="/" in text)
         # First without the ending: a last group such as (?P<channel>.*) is not meant to hold it.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -48,6 +50,16 @@ def test_a_range_is_a_rectangle_whatever_its_corners(one: Well, other: Well) -> 
         and min(one.column, other.column) <= Well.parse(well).column <= max(one.column, other.column)
     }
     assert {key.well for key in chosen(f"{one.name}-{other.name}")} == expected
+
+
+def test_each_well_is_looked_at_once() -> None:
+    keys = [
+        SiteKey("P", Well(row, column).name, str(n)) for row in range(8) for column in range(1, 26) for n in range(50)
+    ]
+    text = ",".join(dict.fromkeys(key.well for key in keys))
+    begun = time.process_time()
+    assert chosen(text, keys=keys) == keys
+    assert time.process_time() - begun < 0.5  # 0.03 s; by sites it took 1.9
 
 
 def test_wells_that_are_only_counted_and_sites_with_names() -> None:

@@ -23,6 +23,7 @@ BBBC005 = r"regex:SIMCEPImages_(?P<well>[A-P]\d\d)_C\d+_F\d+_s(?P<site>\d+)_(?P<
         (r"regex:(?P<well>W\d+)", "W01.tif", FileName(None, "W01", "1", None, None, "")),
         (r"regex:(?P<well>W\d+)", "W001.tif", FileName(None, "W0001", "1", None, None, "")),
         (r"regex:(?i)(?P<site>x)", "X.tif", FileName(None, "", "X", None, None, "")),
+        (r"regex:(?x) (?P<well>\w+) - (?P<site>\d) # s", "A01-3.tif", FileName(None, "A01", "3", None, None, "")),
         (r"regex:(?P<site>a|b)c|d", "d.tif", FileName(None, "", "1", None, None, "")),
         (
             r"regex:(?P<plate>\w+)-(?P<well>\w+)-t(?P<time>\w+)-z(?P<z>\d+)-(?P<channel>.*)",
