@@ -23,7 +23,7 @@ from nucseg_ray.imaging.shading import LEAST_SITES, Shading, find_shading
 from nucseg_ray.pipelines.diameters import looked_at
 from nucseg_ray.pipelines.light_survey import Seen, seen_of
 from nucseg_ray.pipelines.progress import duration
-from nucseg_ray.pipelines.site_image import Reading
+from nucseg_ray.pipelines.site_image import Reading, look_of
 from nucseg_ray.plates.keys import SiteKey
 from nucseg_ray.plates.planning import Plan
 from nucseg_ray.storage.illuminations import Illuminations, read_illumination
@@ -163,26 +163,28 @@ def _check_enough(tables: Mapping[str, pa.Table]) -> None:
 def _shading(plate: str, seen: Sequence[Seen]) -> Shading:
     """Judge one plate by its sites, in the order of the survey.
 
-    Images of several sizes are refused: of a part of the camera's field one does not know which part it is.
+    Images of several sizes are refused: of a part of the camera's field one does not know which part it is; so are
+    those of several types, whose grey levels are not the same.
     """
-    shapes = [site.shape for site in seen if site.shape is not None]
-    if not shapes:
+    files = {(site.shape, site.dtype): site.file for site in reversed(seen) if site.shape is not None}
+    if not files:
         raise InputError(
             f"--illumination estimate: plate {plate}: expected images, but none of {len(seen)} sites could be read, "
             f"such as: {seen[0].problem}"
         )
-    if any(len(shape) != 2 for shape in shapes):
+    looks = [f"{look_of(shape, dtype)} ({file})" for (shape, dtype), file in files.items()]
+    if len(looks) > 1:
         raise InputError(
-            f"--illumination estimate: plate {plate}: expected grey images, found some in colour; choose one channel "
-            "with --channel, or --illumination none"
+            f"--illumination estimate: plate {plate}: expected images of one size and type, found "
+            f"{', '.join(looks[:PLATES_TOLD])}; segment them as plates of their own, or with --illumination none"
         )
-    if len(set(shapes)) > 1:
-        told = ", ".join(f"{height} x {width}" for height, width in sorted(set(shapes)))
+    ((shape, _),) = files
+    if len(shape) != 2:
         raise InputError(
-            f"--illumination estimate: plate {plate}: expected images of one size, found {told} px; segment them as "
-            "plates of their own, or with --illumination none"
+            f"--illumination estimate: plate {plate}: expected grey images, found {looks[0]}; choose one channel with "
+            "--channel, or --illumination none"
         )
-    height, width = shapes[0]
+    height, width = shape
     return find_shading([site.light for site in seen if site.light is not None], shape=(height, width))
 
 

@@ -26,12 +26,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What one site showed: the shape of its image and its light, None where it is dark or in colour.
+    """What one site, of a first ``file``, showed: shape and type of its image and its light, None where dark or colour.
 
     Without a shape it could not be read, and ``problem`` says why.
     """
 
+    file: str
     shape: tuple[int, ...] | None = None
+    dtype: str = ""
     light: SiteLight | None = None
     problem: str = ""
 
@@ -67,10 +69,11 @@ def look_at(rows: pa.Table, reading: Reading) -> list[Seen]:
     seen = []
     for row in range(table.num_rows):
         image = unpack("image", table, row)
+        file = table.column("file")[row].as_py()
         if image is None:
-            seen.append(Seen(problem=str(table.column("error")[row].as_py())))
+            seen.append(Seen(file, problem=str(table.column("error")[row].as_py())))
         else:
-            seen.append(Seen(image.shape, site_light(image) if image.ndim == 2 else None))
+            seen.append(Seen(file, image.shape, str(image.dtype), site_light(image) if image.ndim == 2 else None))
     return seen
 
 

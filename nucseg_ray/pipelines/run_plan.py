@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from nucseg_ray.config_predict import PredictSettings
 from nucseg_ray.errors import ChoiceError, InputError
 from nucseg_ray.imaging.projection import PROJECTIONS, Projection
+from nucseg_ray.pipelines.given_light import check_given
 from nucseg_ray.pipelines.site_image import Reading, contents, look_of, opened, read_site
 from nucseg_ray.plates.description import describe, describe_plan
 from nucseg_ray.plates.examples import examples
@@ -31,11 +32,12 @@ def plan_run(settings: PredictSettings) -> Plan:
     InputError
         The input cannot be listed, or its names contradict each other.
     UsageError
-        The scheme, channel, plane, wells or sites have to be chosen otherwise.
+        The scheme, channel, plane, wells, sites or illumination have to be chosen otherwise.
     """
     root = Location(settings.input)
     look, understood = _looked(settings, root)
     planned = choose(understood, as_choice(settings), unsettled=look.unsettled)
+    check_given(settings.illumination, planned)
     _tell(planned, root)
     _tell_incomplete(planned, look)
     return planned
@@ -52,6 +54,7 @@ def dry_run(settings: PredictSettings) -> Iterator[str]:
     yield from describe(understood)
     planned = choose(understood, as_choice(settings), unsettled=look.unsettled)
     yield from describe_plan(planned, as_choice(settings))
+    check_given(settings.illumination, planned)
     yield from _first_site(planned, reading_of(settings, planned))
 
 

@@ -157,7 +157,9 @@ def _check_complete(understood: Understood, lacking: NDArray[np.bool_], channel:
     whole = np.bincount(pairs[0], minlength=len(understood.channels)) == len(understood.sites)
     names = sorted(name for name, has_all in zip(understood.channels, whole, strict=True) if has_all and name)
     remedy = f"choose a channel that every site has ({', '.join(names)})" if names else "give one plate at a time"
+    other = understood.paths[int(np.flatnonzero(understood.site_of == np.flatnonzero(lacking)[0])[0])]
     raise NamingError(
         f"{understood.root_name}: {len(sites)} of {len(understood.sites)} sites have no file of channel {channel!r}"
-        f"{examples(sites)}; expected one at every site. Restore the files, or {remedy}."
+        f"{examples(sites)}; the first of them has {other}. Expected one at every site. Restore the files, {remedy}, "
+        "or leave such sites out with --settle-s 1."
     )

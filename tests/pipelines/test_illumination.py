@@ -105,7 +105,7 @@ def test_a_site_tells_its_light_its_shape_or_why_it_cannot_be_read(tmp_path: Pat
     (tmp_path / "d.png").write_bytes(b"no")
     light, dark, colour, damaged = look_at(_manifest(tmp_path), Reading(Location(str(tmp_path))))
     assert light.shape == (9, 8) and set(light.light.levels.tolist()) == {50.0}
-    assert (dark, colour) == (Seen((9, 8)), Seen((9, 8, 3)))
+    assert (dark, colour) == (Seen("b.png", (9, 8), "uint8"), Seen("c.png", (9, 8, 3), "uint8"))
     assert damaged.shape is None and "d.png" in damaged.problem
 
 
@@ -152,10 +152,17 @@ def test_a_plate_of_few_sites_of_several_sizes_in_colour_or_unreadable_is_refuse
         _find("estimate", tmp_path / "few")
     write("sizes", range(1, 13), grey)
     write("sizes", range(13, 20), large)
-    with pytest.raises(InputError, match="plate P: expected images of one size, found 9 x 9, 9 x 11 px"):
+    sizes = (
+        r"plate P: expected images of one size and type, found 9 x .* px uint8 \(P/Channel1-.*, 9 x .* px uint8 \(P/"
+    )
+    with pytest.raises(InputError, match=sizes):
         _find("estimate", tmp_path / "sizes")
+    write("types", range(1, 10), grey)
+    write("types", range(10, 19), encode_tiff(np.full((9, 9), 70, np.uint16)))
+    with pytest.raises(InputError, match=r"one size and type, found 9 x 9 px uint.* \(P/Channel1-.*, 9 x 9 px uint"):
+        _find("estimate", tmp_path / "types")
     write("colour", range(1, 18), encode_image_png(np.arange(243, dtype=np.uint8).reshape(9, 9, 3)))
-    with pytest.raises(InputError, match="plate P: expected grey images, found some in colour"):
+    with pytest.raises(InputError, match="plate P: expected grey images, found 9 x 9 px uint8 in colour"):
         _find("estimate", tmp_path / "colour")
     write("broken", range(1, 18), b"nothing")
     with pytest.raises(InputError, match="plate P: expected images, but none of 17 sites could be read.*Channel1-"):

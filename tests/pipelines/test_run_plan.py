@@ -115,6 +115,23 @@ def test_what_a_run_would_refuse_is_told_after_what_was_understood(
     assert "is missing the group 'column'" in capsys.readouterr().err
 
 
+def test_an_illumination_that_is_not_there_is_told_before_anything_runs(
+    plates: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(plates, "--channel", "DNA", "--illumination", "estimat") == 2
+    assert capsys.readouterr().err == (
+        "error: --illumination estimat: found nothing there (did you mean 'estimate'?): expected none, estimate, an "
+        "illumination function (TIFF, .npy), or a folder such as OUT/illumination. Correct it.\n"
+    )
+    lights = plates.parent / "lights"
+    (lights / "plate=P1").mkdir(parents=True)
+    for name in ("DNA.tif", "GFP.tif"):
+        (lights / "plate=P1" / name).touch()
+    for flags in (("--illumination", lights), ("--illumination", lights / "plate=P1" / "DNA.tif")):
+        assert run(plates, "--channel", "DNA", "--wells", "A01", *map(str, flags)) == (2 if flags[1] == lights else 0)
+    assert f"has no function for plate P2: expected {lights}/plate=P2/DNA.tif." in capsys.readouterr().err
+
+
 def test_sites_that_are_still_being_written_are_told_and_left(
     plates: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

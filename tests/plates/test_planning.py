@@ -182,10 +182,12 @@ def test_what_no_name_tells_is_left_to_the_files() -> None:
 def test_site_without_the_channel_is_refused() -> None:
     names = [f"DNA-{n:02d}-A-{n:02d}.tif" for n in range(1, 13)] + ["GFP-03-A-03.tif", "GFP-05-A-05.tif"]
     assert refusal(NamingError, *names, channel="GFP") == (
-        "root: 10 of 12 sites have no file of channel 'GFP' (such as root/A01/1, root/A02/1, root/A04/1); expected "
-        "one at every site. Restore the files, or choose a channel that every site has (DNA)."
+        "root: 10 of 12 sites have no file of channel 'GFP' (such as root/A01/1, root/A02/1, root/A04/1); the first of "
+        "them has DNA-01-A-01.tif. Expected one at every site. Restore the files, choose a channel that every site has "
+        "(DNA), or leave such sites out with --settle-s 1."
     )
-    assert "or give one plate at a time." in refusal(NamingError, "DNA-01-A-01.tif", "GFP-02-A-02.tif", channel="GFP")
+    assert choose(understand(names, root_name="P"), Choice(channel="GFP"), unsettled=()).manifest.num_rows == 2
+    assert ", give one plate at a time, or" in refusal(NamingError, "DNA-01-A-01.tif", "GFP-02-A-02.tif", channel="GFP")
 
 
 def test_two_files_for_one_plane_are_refused() -> None:
