@@ -1,6 +1,6 @@
 """Compare ways to find the light of a plate on synthetic sites under a known light; prints benchmarks/illumination.md.
 
-``python benchmarks/illumination.py > benchmarks/illumination.md``; two minutes on one core. Sites are cut from the
+``python benchmarks/illumination.py > benchmarks/illumination.md``; some minutes on one core. Sites are cut from the
 middle of larger ones, so that nothing is special at their borders. BaSiC is written after Peng et al. 2017 and its
 authors' programs, without the dark field: the packages that hold it ask for PyTorch or JAX.
 """
@@ -19,6 +19,7 @@ from scipy.fft import dctn, idctn
 from nucseg_ray.imaging.metrics import match, pool
 from nucseg_ray.imaging.shading import find_shading, site_light
 from nucseg_ray.imaging.synthetic import SiteLook, render_site
+from nucseg_ray.model.segmenter import Segmenter
 
 Images = Sequence[NDArray[np.uint16]]
 Field = NDArray[np.float64]
@@ -171,22 +172,23 @@ def by_threshold(image: NDArray[np.uint16]) -> NDArray[np.int32]:
 
 def precision_table(plate: Sequence[tuple[NDArray[np.uint16], NDArray[np.int32]]]) -> Iterator[str]:
     """Give AP@0.5 under slopes of several depths: as it is, corrected, and evenly lit from the beginning."""
-    yield "| light lost along the slope | as it is | corrected | evenly lit |\n|---|---|---|---|"
+    segmenters = {"Otsu's threshold": by_threshold, "the model that ships": Segmenter.load(threads=1).segment}
+    yield "| light lost along the slope | segmented by | as it is | corrected | evenly lit |\n|---|---|---|---|---|"
     x = np.linspace(0, 1, SIDE)[np.newaxis, :] + np.zeros((SIDE, 1))
     for loss in (0.3, 0.6, 0.85):
         light = (1 - loss * x) / (1 - loss / 2)
         images = lit([image for image, _ in plate], light, 0)
         found = [seen for image in images if (seen := site_light(image)) is not None]
         corrected = find_shading(found, shape=(SIDE, SIDE)).illumination()
-        scores = [
-            pool(match(labels, by_threshold(picture(number))) for number, (_, labels) in enumerate(plate[:FEW])).ap[0]
-            for picture in (
-                images.__getitem__,
-                lambda number, images=images, light=corrected: light.correct(images[number]),
-                lambda number: plate[number][0],
-            )
-        ]
-        yield f"| {loss:.0%} | " + " | ".join(f"{score:.3f}" for score in scores) + " |"
+        pictures = [images[:FEW], [corrected.correct(image) for image in images[:FEW]], [image for image, _ in plate]]
+        for name, segment in segmenters.items():
+            scores = [
+                pool(match(labels, segment(image)) for image, (_, labels) in zip(lit_so, plate[:FEW], strict=False)).ap[
+                    0
+                ]
+                for lit_so in pictures
+            ]
+            yield f"| {loss:.0%} | {name} | " + " | ".join(f"{score:.3f}" for score in scores) + " |"
 
 
 def main() -> None:
@@ -208,7 +210,7 @@ def main() -> None:
                     print(f"| {name} | {count} | {offset} | {light_name} | {' | '.join(left)} |", flush=True)
         if name == "dense":
             table = list(precision_table(plate))
-    print("\n## AP@0.5 by Otsu's threshold and connected components, dense plate\n")
+    print(f"\n## AP@0.5 on {FEW} sites of the dense plate\n")
     print("\n".join(table))
 
 

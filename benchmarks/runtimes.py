@@ -31,7 +31,8 @@ from nucseg_ray.imaging.metrics import match, pool
 from nucseg_ray.model.bundle import REFERENCE, Bundle, read_bundle
 from nucseg_ray.model.predictor import load_predictor
 from nucseg_ray.model.segmenter import Segmenter
-from nucseg_ray.plates.planning import plan
+from nucseg_ray.plates.planning import Choice, choose
+from nucseg_ray.plates.understanding import understand
 from nucseg_ray.storage.listing import list_files
 from nucseg_ray.storage.locations import Location
 
@@ -205,7 +206,8 @@ def main() -> None:
     args = parser.parse_args()
     bundle = read_bundle(Path(args.model))
     root = Location(args.input)
-    sites = plan(list_files(root), root_name=root.name, channel=args.channel, scheme=None, z="max").manifest
+    understood = understand((path for path, _ in list_files(root)), root_name=root.name)
+    sites = choose(understood, Choice(channel=args.channel)).manifest
     paths = [Path(args.input) / planes[0] for planes in sites.column("planes").to_pylist()]
     images = [decode_image(path.read_bytes(), name=path.name) for path in paths]
     result = {

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from itertools import product
 from xml.etree import ElementTree
 
+from nucseg_ray.imaging.tiff_metadata import ome_names, told_apart
+
 # A plane by the number of its image, T, C and Z.
 _Place = tuple[int, int, int, int]
 
@@ -47,7 +49,7 @@ def own_part(description: str, *, file_name: str, n_pages: int) -> OwnPart | Non
     pages = [found.get((images[0], times[0], c, z)) for c, z in product(channels, heights)]
     if None in pages:
         return None
-    names = _names(pixels)
+    names = dict(enumerate(told_apart(ome_names(pixels))))
     return OwnPart(
         channels=tuple(names.get(number, "") for number in channels),
         n_z=len(heights),
@@ -83,9 +85,3 @@ def _stepped(first: Mapping[str, int], sizes: Mapping[str, int], order: str, ste
     for axis in order:
         step, place[axis] = divmod(first[axis] + step, sizes[axis])
     return place
-
-
-def _names(pixels: ElementTree.Element) -> dict[int, str]:
-    names = {number: channel.get("Name", "").strip() for number, channel in enumerate(pixels.iterfind("{*}Channel"))}
-    told = [name.casefold() for name in names.values() if name]
-    return names if len(set(told)) == len(told) else {}

@@ -53,17 +53,26 @@ def channel_names(tiff: tifffile.TiffFile, *, channels: int, first_labels: Seque
     channels, if these differ from one another.
     """
     if tiff.is_ome:
-        names = _ome_channels(tiff.pages.first.description)
+        pixels = _ome_image(tiff.pages.first.description)
+        names = [] if pixels is None else ome_names(pixels)
     elif tiff.is_imagej:
         labels = tiff.imagej_metadata.get("Labels", [])
         labels = [labels] if isinstance(labels, str) else labels
         names = [str(labels[number]).strip() for number in first_labels if number < len(labels)]
     else:
         names = []
-    is_whole = len(names) == channels and len({name.casefold() for name in names if name}) == len(
-        list(filter(None, names))
-    )
-    return tuple(names) if is_whole else ("",) * channels
+    return told_apart(names) if len(names) == channels else ("",) * channels
+
+
+def told_apart(names: Sequence[str]) -> tuple[str, ...]:
+    """Give the names of channels as they are; all empty where two that are not are the same."""
+    told = [name.casefold() for name in names if name]
+    return tuple(names) if len(set(told)) == len(told) else ("",) * len(names)
+
+
+def ome_names(pixels: ElementTree.Element) -> list[str]:
+    """Give the names of the channels of an OME image."""
+    return [channel.get("Name", "").strip() for channel in pixels.iterfind("{*}Channel")]
 
 
 def _ome_image(description: str) -> ElementTree.Element | None:
@@ -87,11 +96,6 @@ def _ome_size(description: str) -> float | None:
         for axis in axes
     ]
     return _believed(sides[0], sides[-1])
-
-
-def _ome_channels(description: str) -> list[str]:
-    pixels = _ome_image(description)
-    return [] if pixels is None else [channel.get("Name", "").strip() for channel in pixels.findall("{*}Channel")]
 
 
 def _metaseries_size(description: str) -> float | None:

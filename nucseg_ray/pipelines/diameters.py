@@ -85,7 +85,7 @@ def plate_diameters(
     unknown = [plate for plate in plates if plate not in known]
     if unknown:
         began = time.monotonic()
-        sites = looked_at(manifest, unknown, most=2 * SITES_TOGETHER)
+        sites = survey_rows(manifest, unknown, most=2 * SITES_TOGETHER)
         found = {survey.plate: survey for survey in _surveyed(sites, reading=reading, files=files, pool=pool)}
         sound = {plate: found[plate].diameter_px for plate in unknown if found[plate].is_sound}
         record_diameters(out, known | sound)
@@ -94,7 +94,7 @@ def plate_diameters(
     return {plate: known[plate] for plate in plates}
 
 
-def looked_at(manifest: pa.Table, plates: Sequence[str], *, most: int) -> dict[str, pa.Table]:
+def survey_rows(manifest: pa.Table, plates: Sequence[str], *, most: int) -> dict[str, pa.Table]:
     """Give the rows of each plate that are looked at, in order, in one pass over a manifest of any length."""
     encoded = manifest.column("plate").combine_chunks().dictionary_encode()
     number_of = {plate: number for number, plate in enumerate(encoded.dictionary.to_pylist())}

@@ -20,7 +20,7 @@ from nucseg_ray.config_predict import ESTIMATE, NO_ILLUMINATION
 from nucseg_ray.errors import InputError, OutputMismatchError, UsageError
 from nucseg_ray.imaging.illumination import Illumination
 from nucseg_ray.imaging.shading import LEAST_SITES, Shading, find_shading
-from nucseg_ray.pipelines.diameters import looked_at
+from nucseg_ray.pipelines.diameters import survey_rows
 from nucseg_ray.pipelines.light_survey import Seen, seen_of
 from nucseg_ray.pipelines.progress import duration
 from nucseg_ray.pipelines.site_image import Reading, look_of
@@ -67,7 +67,7 @@ def find_lights(
     if not unknown:
         return {}
     began = time.monotonic()
-    tables = looked_at(manifest, unknown, most=MOST_SITES)
+    tables = survey_rows(manifest, unknown, most=MOST_SITES)
     _check_enough(tables)
     found = {plate: _shading(plate, seen) for plate, seen in seen_of(tables, reading)}
     _tell(found, seconds=time.monotonic() - began)
@@ -123,7 +123,7 @@ def _given(
             _check_same(light, plate, given=place, used=known.file(plate, channel))
         else:
             lights[plate] = light
-    for plate, seen in seen_of(looked_at(manifest, list(lights), most=SITES_TRIED), reading):
+    for plate, seen in seen_of(survey_rows(manifest, list(lights), most=SITES_TRIED), reading):
         _check_size(lights[plate], plate, seen, given=place)
     return lights
 
@@ -200,7 +200,7 @@ def _note(light: Shading) -> dict[str, Any]:
 
 def _tell(found: Mapping[str, Shading], *, seconds: float) -> None:
     for plate, light in list(found.items())[:PLATES_TOLD]:
-        logger.info("plate %s: %s", plate, told(light))
+        logger.info("plate %s: %s", plate, describe_shading(light))
     if len(found) > PLATES_TOLD:
         verdicts = [light.verdict for light in found.values()]
         counts = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in sorted(set(verdicts)))
@@ -215,7 +215,7 @@ def _tell(found: Mapping[str, Shading], *, seconds: float) -> None:
         )
 
 
-def told(light: Shading) -> str:
+def describe_shading(light: Shading) -> str:
     """Say in words what was found on a plate."""
     if light.verdict == "unknown":
         return f"its light is not known, only {light.sites} sites show any; its images stay as they are"

@@ -63,7 +63,7 @@ def seen_of(tables: Mapping[str, pa.Table], reading: Reading) -> Iterator[tuple[
             logger.info("uneven light: %d of %d plates looked at", done, len(tables))
 
 
-def look_at(rows: pa.Table, reading: Reading) -> list[Seen]:
+def seen_on(rows: pa.Table, reading: Reading) -> list[Seen]:
     """Read some rows of the manifest, and look at the light in each."""
     table = read_batch(rows, reading=reading)
     seen = []
@@ -79,7 +79,7 @@ def look_at(rows: pa.Table, reading: Reading) -> list[Seen]:
 
 def _in_order(tables: Sequence[pa.Table], reading: Reading) -> Iterator[list[Seen]]:
     """Look at tables in tasks, some ahead of what is needed next; yields what they give, in order."""
-    task = ray.remote(num_cpus=1, max_retries=MOST_RETRIES)(look_at)
+    task = ray.remote(num_cpus=1, max_retries=MOST_RETRIES)(seen_on)
     ahead = max(2, 2 * int(ray.cluster_resources().get("CPU", 1)))
     under_way: list[Any] = []
     try:

@@ -18,9 +18,9 @@ from dataclasses import dataclass, fields
 from functools import lru_cache
 
 from nucseg_ray.errors import NamingError, UsageError
+from nucseg_ray.imaging.codecs import IMAGE_SUFFIXES
 from nucseg_ray.plates.keys import SiteKey, Well, counted_well
 
-IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff")
 SUFFIX = rf"(?:{'|'.join(re.escape(suffix) for suffix in IMAGE_SUFFIXES)})"
 _SITE_GROUPS = ("site", "label", "position")
 
@@ -95,21 +95,22 @@ class Scheme:
 
     def parse(self, relative_path: str) -> FileName | None:
         """Read a path below the input (with `/`); None where it does not follow this scheme."""
+        found = self._read(relative_path)
+        return None if found is None else found[0]
+
+    def plate_folder(self, relative_path: str) -> str:
+        """Return the folder that names the plate, from the input on; empty where the input itself is the plate."""
+        found = self._read(relative_path)
+        return "" if found is None else found[1].get("plate") or (found[1].get("folder") or "").rstrip("/")
+
+    def _read(self, relative_path: str) -> tuple[FileName, Mapping[str, str | None]] | None:
+        """Read a path by the first form that knows it; gives the groups, too."""
         folder, slash, file = relative_path.rpartition("/")
         for form in self.forms:
             parts = form.read(folder + slash, file)
             if parts is not None and (name := _file_name(parts, form, relative_path)) is not None:
-                return name
+                return name, parts
         return None
-
-    def plate_folder(self, relative_path: str) -> str:
-        """Return the folder that names the plate, from the input on; empty where the input itself is the plate."""
-        folder, slash, file = relative_path.rpartition("/")
-        for form in self.forms:
-            parts = form.read(folder + slash, file)
-            if parts is not None and _file_name(parts, form, relative_path) is not None:
-                return parts.get("plate") or (parts.get("folder") or "").rstrip("/")
-        return ""
 
     def is_ignored(self, relative_path: str) -> bool:
         """Tell whether the instrument wrote this file for people to look at, such as a thumbnail."""

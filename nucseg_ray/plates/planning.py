@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,7 +16,7 @@ from nucseg_ray.plates.examples import closest, examples
 from nucseg_ray.plates.keys import SiteKey
 from nucseg_ray.plates.manifest import short_stacks
 from nucseg_ray.plates.selection import Selection
-from nucseg_ray.plates.understanding import NO_PLANE, Understood, understand
+from nucseg_ray.plates.understanding import NO_PLANE, Understood
 
 STORED = "projection"
 
@@ -61,22 +61,6 @@ class Plan:
     held_back: tuple[SiteKey, ...]
     short: tuple[SiteKey, ...]
     unmatched: tuple[str, ...]
-
-
-def plan(
-    listing: Iterable[tuple[str, int]],
-    *,
-    root_name: str,
-    channel: str | None = None,
-    scheme: str | None = None,
-    z: str = "max",
-) -> Plan:
-    """Decide which images of a listing of (path below the input, bytes) are segmented, and from which files.
-
-    Raises like `understand` and `choose`.
-    """
-    understood = understand((path for path, _ in listing), root_name=root_name, scheme=scheme)
-    return choose(understood, Choice(channel=channel, z=z))
 
 
 def choose(understood: Understood, choice: Choice, *, unsettled: Collection[str] | None = None) -> Plan:

@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucseg_ray.errors import NamingError
+from nucseg_ray.imaging.codecs import IMAGE_SUFFIXES
 from nucseg_ray.plates.examples import examples
 from nucseg_ray.plates.keys import SiteKey
-from nucseg_ray.plates.naming import IMAGE_SUFFIXES, FileName, Scheme
+from nucseg_ray.plates.naming import FileName, Scheme
 from nucseg_ray.plates.schemes import IMAGES, SCHEMES
 from nucseg_ray.plates.user_scheme import scheme_named
 

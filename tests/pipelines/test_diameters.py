@@ -22,13 +22,14 @@ from nucseg_ray.imaging.codecs import decode_image, decode_label_png, encode_ima
 from nucseg_ray.model.bundle import REFERENCE, read_bundle
 from nucseg_ray.model.predictor import choose_form
 from nucseg_ray.model.segmenter import Segmenter
-from nucseg_ray.pipelines.diameters import Survey, Surveyor, looked_at, plate_diameters, scattered
+from nucseg_ray.pipelines.diameters import Survey, Surveyor, plate_diameters, scattered, survey_rows
 from nucseg_ray.pipelines.inference import run_predict
 from nucseg_ray.pipelines.models import ship
 from nucseg_ray.pipelines.network import ActorPool
 from nucseg_ray.pipelines.run_record import read_diameters, record_diameters
 from nucseg_ray.pipelines.site_image import Reading
-from nucseg_ray.plates.planning import plan
+from nucseg_ray.plates.planning import Choice, choose
+from nucseg_ray.plates.understanding import understand
 from nucseg_ray.storage.ledger import committed_stems
 from nucseg_ray.storage.listing import list_files
 from nucseg_ray.storage.locations import Location
@@ -56,6 +57,10 @@ def _enlarge(image: Path, folder: Path, times: float) -> None:
     short = max(0, 256 - large.shape[0])
     square = np.pad(large, (0, short), mode="symmetric")[:256, :256]
     (folder / f"{image.stem}.png").write_bytes(encode_image_png(square))
+
+
+def _manifest(root: Location) -> pa.Table:
+    return choose(understand((path for path, _ in list_files(root)), root_name="P1"), Choice()).manifest
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +114,7 @@ def test_a_survey_that_saw_little_does_not_decide_for_the_next_run(
     out, bundle = Location(str(tmp_path / "out")), read_bundle(tiny_model)
     actors = ActorPool(form=REFERENCE, actors=1, cpus=1.0, threads=2, use_gpu=False)
     look: dict[str, Any] = {"plates": ["P1"], "root": Location(str(folder)), "out": out, "pool": actors}
-    manifest = plan(list_files(Location(str(folder))), root_name="P1").manifest
+    manifest = _manifest(Location(str(folder)))
     assert plate_diameters(manifest, files=ship(bundle), **look) == {"P1": None}
     (told,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert re.match(r"plate P1: (9|1\d) of 12 sites that were looked at could not be read or predicted \(.*empty", told)
@@ -135,7 +140,7 @@ def test_the_sites_of_a_plate_are_its_own() -> None:
     manifest = pa.concat_tables(
         [pa.table({"plate": plates[:45], "site": range(45)}), pa.table({"plate": plates[45:], "site": range(45, 51)})]
     )
-    found = looked_at(manifest, ["C", "B"], most=12)
+    found = survey_rows(manifest, ["C", "B"], most=12)
     assert {plate: set(table.column("plate").to_pylist()) for plate, table in found.items()} == {"C": {"C"}, "B": {"B"}}
     sites = [*range(7), 47, 48, 49]
     assert found["B"].column("site").to_pylist() == [sites[row] for row in scattered(10)]
@@ -145,7 +150,7 @@ def test_a_survey_is_what_a_segmenter_finds(plate: Path, tiny_model: Path, ray_s
     root, bundle = Location(str(plate / "P1")), read_bundle(tiny_model)
     form = choose_form(bundle, runtime="auto", use_gpu=False)
     actors = ActorPool(form=form, actors=1, cpus=1.0, threads=2, use_gpu=False)
-    manifest = plan(list_files(root), root_name="P1").manifest
+    manifest = _manifest(root)
     rows = scattered(24)
     found = Surveyor(reading=Reading(root), files=ship(bundle), pool=actors).survey("P1", manifest.take(rows))
     segmenter = Segmenter.load(tiny_model, threads=2)
@@ -168,7 +173,7 @@ def test_a_process_that_dies_is_told_with_the_way_round(
 
     monkeypatch.setattr("nucseg_ray.pipelines.diameters.MOST_RETRIES", 0)
     root, out = Location(str(plate / "P1")), Location(str(tmp_path / "out"))
-    manifest = plan(list_files(root), root_name="P1").manifest
+    manifest = _manifest(root)
     actors = ActorPool(form=REFERENCE, actors=1, cpus=1.0, threads=2, use_gpu=False)
     with pytest.raises(NucsegError, match="(?s)diameter of nuclei ended .*give the .* with --nucleus-diameter-px"):
         plate_diameters(manifest, plates=["P1"], reading=Reading(root), out=out, files=Deadly(), pool=actors)

@@ -23,14 +23,14 @@ from nucseg_ray.imaging.measure import measure
 from nucseg_ray.imaging.shading import Shading
 from nucseg_ray.imaging.synthetic import SiteLook, encode_tiff, render_site
 from nucseg_ray.pipelines.diameters import scattered
-from nucseg_ray.pipelines.illumination import find_lights, record_lights, told, without_begun_plates
+from nucseg_ray.pipelines.illumination import describe_shading, find_lights, record_lights, without_begun_plates
 from nucseg_ray.pipelines.inference import run_predict
-from nucseg_ray.pipelines.light_survey import Seen, look_at
+from nucseg_ray.pipelines.light_survey import Seen, seen_on
 from nucseg_ray.pipelines.run_record import clear_output
 from nucseg_ray.pipelines.site_image import Reading
 from nucseg_ray.pipelines.sites import read_batch
 from nucseg_ray.plates.manifest import MANIFEST
-from nucseg_ray.plates.planning import Choice, choose, plan
+from nucseg_ray.plates.planning import Choice, choose
 from nucseg_ray.plates.understanding import understand
 from nucseg_ray.storage.illuminations import Illuminations, read_illumination
 from nucseg_ray.storage.ledger import committed_stems
@@ -60,7 +60,8 @@ def plates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _manifest(folder: Path) -> pa.Table:
-    return plan(list_files(Location(str(folder))), root_name=folder.name).manifest
+    paths = (path for path, _ in list_files(Location(str(folder))))
+    return choose(understand(paths, root_name=folder.name), Choice()).manifest
 
 
 def _find(choice: str | Path, folder: Path, known: Illuminations | None = None) -> dict[str, Any]:
@@ -103,7 +104,7 @@ def test_a_site_tells_its_light_its_shape_or_why_it_cannot_be_read(tmp_path: Pat
     (tmp_path / "b.png").write_bytes(encode_image_png(np.zeros((9, 8), np.uint8)))
     (tmp_path / "c.png").write_bytes(encode_image_png(np.arange(216, dtype=np.uint8).reshape(9, 8, 3)))
     (tmp_path / "d.png").write_bytes(b"no")
-    light, dark, colour, damaged = look_at(_manifest(tmp_path), Reading(Location(str(tmp_path))))
+    light, dark, colour, damaged = seen_on(_manifest(tmp_path), Reading(Location(str(tmp_path))))
     assert light.shape == (9, 8) and set(light.light.levels.tolist()) == {50.0}
     assert (dark, colour) == (Seen("b.png", (9, 8), "uint8"), Seen("c.png", (9, 8, 3), "uint8"))
     assert damaged.shape is None and "d.png" in damaged.problem
@@ -170,7 +171,7 @@ def test_a_plate_of_few_sites_of_several_sizes_in_colour_or_unreadable_is_refuse
     write("dark", range(1, 18), encode_tiff(np.zeros((9, 9), np.uint8)))
     (dark,) = _find("estimate", tmp_path / "dark").values()
     assert (dark.verdict, dark.sites, dark.shape) == ("unknown", 0, (9, 9))
-    assert told(dark).startswith("its light is not known, only 0 sites show any")
+    assert describe_shading(dark).startswith("its light is not known, only 0 sites show any")
 
 
 def test_a_function_from_elsewhere_must_fit_and_stay_the_same(plates: Path, tmp_path: Path, ray_session: None) -> None:

@@ -28,7 +28,8 @@ from nucseg_ray.pipelines.network import ActorPool
 from nucseg_ray.pipelines.preflight import PROBE, bytes_needed, check_disk, run_preflight, run_seconds, spread
 from nucseg_ray.pipelines.site_image import Reading
 from nucseg_ray.pipelines.trial import Order, Trial, answer_probe, answer_to, try_site
-from nucseg_ray.plates.planning import plan
+from nucseg_ray.plates.planning import Choice, choose
+from nucseg_ray.plates.understanding import understand
 from nucseg_ray.storage.atomic import write_bytes
 from nucseg_ray.storage.fetch import fetch_bytes
 from nucseg_ray.storage.listing import list_files
@@ -80,7 +81,7 @@ def _order(plate: Path, model: Path, probe: Path, **changed: Any) -> Order:
     root, bundle = Location(str(plate)), read_bundle(model)
     form = choose_form(bundle, runtime="auto", use_gpu=False)
     order = Order(
-        rows=plan(list_files(root), root_name=root.name, channel=None, scheme=None, z="max").manifest,
+        rows=choose(understand((path for path, _ in list_files(root)), root_name=root.name), Choice()).manifest,
         reading=Reading(root),
         probe=Location(str(probe)),
         model=ship(bundle),

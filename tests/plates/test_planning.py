@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import time
 import tracemalloc
+from collections.abc import Iterable
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,18 +15,18 @@ from hypothesis import strategies as st
 from nucseg_ray.errors import NamingError, NucsegError, UsageError
 from nucseg_ray.plates.manifest import MANIFEST, add_missing, extend
 from nucseg_ray.plates.naming import FileName
-from nucseg_ray.plates.planning import Choice, Plan, choose, plan
+from nucseg_ray.plates.planning import Choice, Plan, choose
 from nucseg_ray.plates.schemes import SCHEMES
 from nucseg_ray.plates.understanding import understand
 
 
-def listed(*paths: str) -> list[tuple[str, int]]:
-    return [(path, 1) for path in paths]
+def plan(paths: Iterable[str], *, root_name: str, scheme: str | None = None, **choice: Any) -> Plan:
+    return choose(understand(paths, root_name=root_name, scheme=scheme), Choice(**choice))
 
 
 def refusal(error: type[NucsegError], *paths: str, **settings: str | None) -> str:
     with pytest.raises(error) as caught:
-        plan(listed(*paths), **({"root_name": "root", "channel": None} | settings))
+        plan(paths, **({"root_name": "root"} | settings))
     return str(caught.value)
 
 
@@ -36,7 +38,7 @@ STACK = [f"TimePoint_1/ZStep_{z}/P_B02_s{site}_w{w}.TIF" for z in (1, 2, 10) for
 
 
 def test_planes_are_projected_lowest_first() -> None:
-    planned = plan(listed(*STACK), root_name="P", channel="W2")
+    planned = plan(STACK, root_name="P", channel="W2")
     assert planned.scheme == "imagexpress"
     assert planned.channels == ("w1", "w2")
     assert planned.unmatched == ()
@@ -48,37 +50,36 @@ def test_planes_are_projected_lowest_first() -> None:
 
 
 def test_one_plane_is_picked() -> None:
-    planned = plan(listed(*STACK), root_name="P", channel="w1", z="10")
+    planned = plan(STACK, root_name="P", channel="w1", z="10")
     assert planned.manifest["planes"].to_pylist() == [[f"TimePoint_1/ZStep_10/P_B02_s{s}_w1.TIF"] for s in (1, 2)]
 
 
 @pytest.mark.parametrize("projection", ["TimePoint_1/P_B02_s1_w1.TIF", "TimePoint_1/ZStep_0/P_B02_s1_w1.TIF"])
 def test_projection_of_the_instrument_is_taken_where_it_is_asked_for_or_all_there_is(projection: str) -> None:
     only = projection.replace("B02", "B03")
-    listing = listed(*STACK, projection, only)
+    listing = [*STACK, projection, only]
     for z in ("max", "mean", "best-focus"):
         planned = plan(listing, root_name="P", channel="w1", z=z).manifest["planes"].to_pylist()
         assert planned == [[f"TimePoint_1/ZStep_{z}/P_B02_s{s}_w1.TIF" for z in (1, 2, 10)] for s in (1, 2)] + [[only]]
-    assert refusal(UsageError, *(path for path, _ in listing), channel="w1", z="projection") == (
+    assert refusal(UsageError, *listing, channel="w1", z="projection") == (
         "--z projection: site root/B02/2_t1 has no such plane; found 1, 2, 10. Choose another, or --z max."
     )
-    names = [path for path, _ in listing]
-    stored = choose(understand(names, root_name="P"), Choice(channel="w1", z="projection", sites="1"))
+    stored = plan(listing, root_name="P", channel="w1", z="projection", sites="1")
     assert stored.manifest["planes"].to_pylist() == [[projection], [only]]
     assert stored.whole.equals(stored.manifest)
-    picked = choose(understand(names, root_name="P"), Choice(channel="w1", z="2", wells="B02"))
+    picked = plan(listing, root_name="P", channel="w1", z="2", wells="B02")
     assert picked.manifest["planes"].to_pylist()[0] == ["TimePoint_1/ZStep_2/P_B02_s1_w1.TIF"]
 
 
 def test_plates_are_named_by_their_folders() -> None:
     paths = [f"{folder}DNA-01-A-01.tif" for folder in ("", "007/", "batch/P2/")]
-    planned = plan(listed(*paths), root_name="root", channel=None)
+    planned = plan(paths, root_name="root", channel=None)
     assert planned.manifest["plate"].to_pylist() == ["007", "P2", "root"]
     assert planned.manifest["planes"].to_pylist() == [[paths[1]], [paths[2]], [paths[0]]]
 
 
 def test_plain_folder_takes_each_image_as_a_site() -> None:
-    planned = plan(listed("b.PNG", "a/x.tif", "notes.txt"), root_name="folder", channel=None)
+    planned = plan(["b.PNG", "a/x.tif", "notes.txt"], root_name="folder", channel=None)
     assert (planned.scheme, planned.channels, planned.unmatched) == ("images", (), ())
     assert rows(planned) == [
         ("folder", "", "a__x", None, "", ["a/x.tif"]),
@@ -88,18 +89,18 @@ def test_plain_folder_takes_each_image_as_a_site() -> None:
 
 def test_previews_and_other_files_are_told_apart() -> None:
     names = ["DC_camera.tif", "P_B02_s1_w1.TIF", "P_B02_s1_w1_thumb.TIF", "P.HTD", "table.csv"]
-    planned = plan(listed(*names), root_name="P", channel=None)
+    planned = plan(names, root_name="P", channel=None)
     assert planned.unmatched == ("DC_camera.tif",)
     assert planned.manifest.num_rows == 1
 
 
 def test_given_scheme_overrules_the_look() -> None:
     names = ["DNA-01-A-01.tif", "P_B02_s1_w1.TIF", "P_B02_s2_w1.TIF"]
-    planned = plan(listed(*names), root_name="P", channel=None, scheme="bbbc")
+    planned = plan(names, root_name="P", channel=None, scheme="bbbc")
     assert planned.scheme == "bbbc"
     assert planned.manifest["planes"].to_pylist() == [["DNA-01-A-01.tif"]]
     assert planned.unmatched == ("P_B02_s1_w1.TIF", "P_B02_s2_w1.TIF")
-    assert plan(listed(*names), root_name="P", channel=None, scheme="images").manifest.num_rows == 3
+    assert plan(names, root_name="P", channel=None, scheme="images").manifest.num_rows == 3
 
 
 def test_two_schemes_are_refused() -> None:
@@ -127,13 +128,13 @@ def test_names_like_those_of_an_instrument_become_no_plain_images() -> None:
         "writes them: expected names such as Images/r03c03f03p01-ch5sk1fk1fl1.tiff. Give a pattern by --scheme "
         "regex:..., or --scheme images to take each image as a site of its own."
     )
-    assert plan(listed(*names), root_name="root", scheme="images").manifest.num_rows == 2
+    assert plan(names, root_name="root", scheme="images").manifest.num_rows == 2
 
 
 def test_nothing_to_segment_says_what_was_looked_for() -> None:
     assert refusal(NamingError, "a.csv", "b.HTD") == (
-        "root: found no image among 2 files (such as a.csv, b.HTD): expected names that end in .bmp, .jpeg, .jpg, "
-        ".png, .tif, .tiff. Point the input at the folder of a plate or of images."
+        "root: found no image among 2 files (such as a.csv, b.HTD): expected names that end in .png, .tif, .tiff, "
+        ".jpg, .jpeg, .bmp. Point the input at the folder of a plate or of images."
     )
     assert "found no image among 0 files: expected" in refusal(NamingError)
     message = refusal(NamingError, "a.tif", scheme="operetta")
@@ -160,11 +161,11 @@ def test_channel_has_to_be_chosen() -> None:
         "--channel 'dpai' is not in root (did you mean 'DAPI'?): expected one of DAPI, GFP."
     )
     assert "is not in root: expected one of DAPI, GFP." in refusal(UsageError, *names, channel="5")
-    assert plan(listed(*names), root_name="root", channel="dapi").manifest["channel"].to_pylist() == ["DAPI"]
+    assert plan(names, root_name="root", channel="dapi").manifest["channel"].to_pylist() == ["DAPI"]
 
 
 def test_spellings_of_one_channel_are_one_channel() -> None:
-    planned = plan(listed("dapi-01-A-01.tif", "DAPI-02-A-02.tif"), root_name="root", channel=None)
+    planned = plan(["dapi-01-A-01.tif", "DAPI-02-A-02.tif"], root_name="root", channel=None)
     assert planned.channels == ("DAPI",)
     assert planned.manifest["planes"].to_pylist() == [["dapi-01-A-01.tif"], ["DAPI-02-A-02.tif"]]
     assert planned.manifest["channel"].to_pylist() == ["DAPI", "DAPI"]
@@ -172,11 +173,11 @@ def test_spellings_of_one_channel_are_one_channel() -> None:
 
 def test_what_no_name_tells_is_left_to_the_files() -> None:
     """They may hold channels and planes: it is known when they are read."""
-    planned = plan(listed("a.tif", "b.tif"), root_name="root", channel="DAPI", z="3")
+    planned = plan(["a.tif", "b.tif"], root_name="root", channel="DAPI", z="3")
     assert (planned.channels, planned.names_planes) == ((), False)
     assert rows(planned) == [("root", "", name, None, "DAPI", [f"{name}.tif"]) for name in ("a", "b")]
-    assert not plan(listed("DNA-01-A-01.tif"), root_name="root", z="3").names_planes
-    assert plan(listed(*STACK), root_name="root", channel="w1", z="2").names_planes
+    assert not plan(["DNA-01-A-01.tif"], root_name="root", z="3").names_planes
+    assert plan(STACK, root_name="root", channel="w1", z="2").names_planes
 
 
 def test_site_without_the_channel_is_refused() -> None:
@@ -238,7 +239,7 @@ def test_plan_is_complete_and_the_order_of_the_listing_does_not_matter(sites, z_
         for channel in ("C01", "C02"):
             names = [FileName(plate, f"A{column:02d}", str(site), "1", z, channel) for z in range(1, z_count + 1)]
             paths = [scheme.format(name) for name in names]
-            listing += listed(*paths)
+            listing += paths
             if channel == "C02":
                 expected[names[0].key("root")] = paths
     seed.shuffle(listing)
@@ -250,16 +251,14 @@ def test_plan_is_complete_and_the_order_of_the_listing_does_not_matter(sites, z_
 
 def test_200_000_files_plan_in_seconds() -> None:
     wells = [f"{row}{column:02d}" for row in "ABCDEFGHIJKLMNOP" for column in range(1, 25)]
-    listing = listed(
-        *(
-            f"Plate{plate}/Plate{plate}_{well}_T0001F{site:03d}L01A01Z{z:02d}C{channel:02d}.tif"
-            for plate in range(3)
-            for well in wells
-            for site in range(1, 10)
-            for z in range(1, 6)
-            for channel in range(1, 5)
-        )
-    )
+    listing = [
+        f"Plate{plate}/Plate{plate}_{well}_T0001F{site:03d}L01A01Z{z:02d}C{channel:02d}.tif"
+        for plate in range(3)
+        for well in wells
+        for site in range(1, 10)
+        for z in range(1, 6)
+        for channel in range(1, 5)
+    ]
     assert len(listing) == 207_360
     start = time.process_time()
     planned = plan(listing, root_name="root", channel="C01")
@@ -268,11 +267,11 @@ def test_200_000_files_plan_in_seconds() -> None:
 
 
 def manifest_of(*paths: str) -> pa.Table:
-    return plan(listed(*paths), root_name="P", channel=None).manifest
+    return plan(paths, root_name="P", channel=None).manifest
 
 
 def test_manifest_survives_parquet(tmp_path) -> None:
-    manifest = plan(listed(*STACK), root_name="P", channel="w1").manifest
+    manifest = plan(STACK, root_name="P", channel="w1").manifest
     pq.write_table(manifest, tmp_path / "manifest.parquet")
     again = pq.read_table(tmp_path / "manifest.parquet")
     assert again.equals(manifest)
@@ -358,7 +357,7 @@ def test_sites_that_lack_planes_or_the_channel_are_held_back_or_told_of() -> Non
     assert choose(understood, Choice(channel="w2", sites="1", wells="B02")).short == ()
     assert choose(understood, Choice(channel="w1", z="1")).short == ()
     # Against its own plate, whatever others have.
-    assert plan(listed("ZStep_1/P_A01_s1_w1.tif", *other), root_name="P", channel="w1").short == ()
+    assert plan(["ZStep_1/P_A01_s1_w1.tif", *other], root_name="P", channel="w1").short == ()
 
 
 def test_add_missing_takes_the_rest_whatever_the_known_rows_say() -> None:

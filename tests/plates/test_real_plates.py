@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from nucseg_ray.errors import NamingError
-from nucseg_ray.plates.planning import Plan, plan
+from nucseg_ray.plates.planning import Choice, Plan, choose
+from nucseg_ray.plates.understanding import understand
 
 
 def planned(folder: Path, channel: str, **settings: str) -> Plan:
-    paths = [path for path in folder.rglob("*") if path.is_file()]
-    listing = [(path.relative_to(folder).as_posix(), path.stat().st_size) for path in paths]
-    return plan(listing, root_name=folder.name, channel=channel, **settings)
+    paths = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    return choose(understand(paths, root_name=folder.name), Choice(channel=channel, **settings))
 
 
 def column(plan: Plan, name: str) -> list:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import re
+import runpy
+from pathlib import Path
 
-from nucseg_ray.plates.scheme_table import BEGIN, END, PAGE, scheme_table, with_table
+from nucseg_ray.plates.scheme_table import scheme_table
 from nucseg_ray.plates.schemes import SCHEMES
 from nucseg_ray.plates.user_scheme import PREFIX, scheme_named
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "plates.md"
 
 
 def test_the_page_has_the_table_of_the_code() -> None:
     page = PAGE.read_text(encoding="utf-8")
-    assert page.count(BEGIN) == page.count(END) == 1
-    assert with_table(page) == page, "run: python -m nucseg_ray.plates.scheme_table"
+    script = runpy.run_path(str(PAGE.parent / "write_tables.py"))
+    assert page.count(script["BEGIN"]) == page.count(script["END"]) == 1
+    assert script["with_table"](page) == page, "run: python docs/write_tables.py"
     for name, scheme in SCHEMES.items():
         assert f"| `{name}` | {scheme.instrument} | " in page
         assert all(f"`{form.example}`" in page for form in scheme.forms)

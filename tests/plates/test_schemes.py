@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nucseg_ray.errors import UsageError
+from nucseg_ray.imaging.codecs import IMAGE_SUFFIXES
 from nucseg_ray.plates.keys import SiteKey, Well, counted_well
-from nucseg_ray.plates.naming import IMAGE_SUFFIXES, FileName, Scheme
+from nucseg_ray.plates.naming import FileName, Scheme
 from nucseg_ray.plates.schemes import SCHEMES
 
 GUID = "17654C10-92F1-4DFD-98AA-6A01BBD77557"

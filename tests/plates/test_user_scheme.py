@@ -6,7 +6,8 @@ import pytest
 
 from nucseg_ray.errors import NamingError, UsageError
 from nucseg_ray.plates.naming import FileName
-from nucseg_ray.plates.planning import plan
+from nucseg_ray.plates.planning import Choice, choose
+from nucseg_ray.plates.understanding import understand
 from nucseg_ray.plates.user_scheme import scheme_named
 
 BBBC005 = r"regex:SIMCEPImages_(?P<well>[A-P]\d\d)_C\d+_F\d+_s(?P<site>\d+)_(?P<channel>w\d)"
@@ -85,7 +86,7 @@ def test_a_pattern_makes_a_plan() -> None:
         f"SIMCEPImages_A{well:02d}_C1_F4_s{site:02d}_w{w}.TIF" for well in (2, 1) for site in (1, 10) for w in (1, 2)
     ]
     names += [name.replace("w1", "w1 copy") for name in names[:1]]
-    planned = plan([(name, 1) for name in names], root_name="BBBC005", channel="w1", scheme=BBBC005)
+    planned = choose(understand(names, root_name="BBBC005", scheme=BBBC005), Choice(channel="w1"))
     assert planned.scheme == BBBC005
     assert planned.unmatched == ("SIMCEPImages_A02_C1_F4_s01_w1 copy.TIF",)
     rows = planned.manifest.to_pylist()
@@ -98,6 +99,6 @@ def test_a_pattern_makes_a_plan() -> None:
 
 def test_a_pattern_that_no_name_matches_and_a_plane_that_is_no_number_are_told() -> None:
     with pytest.raises(NamingError, match=r"none of 1 images \(such as a\.tif\) is named as in the 'regex:.*' scheme"):
-        plan([("a.tif", 1)], root_name="P", scheme=r"regex:(?P<site>\d+)")
+        understand(["a.tif"], root_name="P", scheme=r"regex:(?P<site>\d+)")
     with pytest.raises(NamingError, match=r"P/1z03\.tif: expected the group 'z' to hold digits, found 'z03'"):
-        plan([("P/1z03.tif", 1)], root_name="P", scheme=r"regex:(?P<site>\d)(?P<z>.*)")
+        understand(["P/1z03.tif"], root_name="P", scheme=r"regex:(?P<site>\d)(?P<z>.*)")
