@@ -71,7 +71,10 @@ class PredictSettings(Settings):
         "stay as the camera gave them",
     )
     pixel_size_um: float | None = Field(
-        None, description="side of a pixel, in micrometres, by default as the files say of themselves", gt=0
+        None,
+        description="side of a pixel, in micrometres, by default as the files say of themselves; changes masks with "
+        "--nucleus-diameter-um only",
+        gt=0,
     )
     nucleus_diameter_px: DiameterText = Field(
         AUTO,

@@ -1,10 +1,10 @@
 """Find out how unevenly a plate is lit, from images of its sites alone.
 
-Retrospectively, like CellProfiler's CorrectIlluminationCalculate (Singh et al. 2014, doi:10.1111/jmi.12178) and BaSiC
-(Peng et al. 2017, doi:10.1038/ncomms14836), but with two witnesses. The background of many sites tells the light's
-shape, precisely. Yet what glimmers in the background need not be lit like the nuclei: it holds the camera's offset, and
-on a dark plate stray light and little else. So the nuclei, which are too few to tell the shape, are asked how far they
-follow it. ``benchmarks/illumination.md`` compares.
+A method of our own; ``benchmarks/illumination.md`` compares it with CellProfiler's CorrectIlluminationCalculate (Singh
+et al. 2014, doi:10.1111/jmi.12178) and BaSiC (Peng et al. 2017, doi:10.1038/ncomms14836), which like it ask nothing but
+the images. It has two witnesses. The background of many sites tells the light's shape, precisely. Yet what glimmers in
+the background need not be lit like the nuclei: it holds the camera's offset, and on a dark plate stray light and little
+else. So the nuclei, which are too few to tell the shape, are asked how far they follow it.
 """
 
 from __future__ import annotations

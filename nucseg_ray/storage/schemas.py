@@ -40,7 +40,7 @@ NUCLEI: pa.Schema = pa.schema(
         _field(
             "Nuclei_Intensity_MeanIntensity",
             pa.float64(),
-            "Mean of the raw pixels of the segmented channel inside the nucleus",
+            "Mean of the segmented channel's pixels inside the nucleus, as stored, or with --illumination evenly lit",
             unit="counts",
         ),
     ]
