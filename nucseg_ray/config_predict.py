@@ -55,6 +55,11 @@ class PredictSettings(Settings):
         None, description="only these wells, such as A01,B02-D04 (a range is a rectangle of the plate)"
     )
     sites: Annotated[str, "SITES"] | None = Field(None, description="only these sites of each well, such as 1,3-5")
+    timepoints: Annotated[str, "TIMES"] | None = Field(
+        None,
+        description="only these time points, such as 1,3-5; where file names tell of none, those inside each file, "
+        "by their numbers from 1: each is a site of its own",
+    )
     limit: int | None = Field(None, description="only the first N sites; without it a rerun does the rest", ge=1)
     settle_s: float | None = Field(
         None,

@@ -33,19 +33,20 @@ def decode_image(data: bytes, *, name: str) -> Pixels:
     DecodeError
         The bytes are no image, or one with several pages, another number of channels or another pixel type.
     ChoiceError
-        They hold several images, or time points.
+        They hold several images.
     """
     planes = decode_planes(data, name=name, unnamed_pages="Z")
-    n_pages = planes.n_channels * planes.n_z
+    n_pages = planes.n_channels * planes.n_z * planes.n_times
     if n_pages != 1:
         raise DecodeError(f"{name}: expected a TIFF of one page, found {n_pages}; save each page as a file of its own")
     return planes.plane(0, 0)
 
 
 class Planes:
-    """One file, opened: its planes by channel and height, lowest first, decoded one at a time.
+    """One file, opened: its planes by channel, height (lowest first) and time, decoded one at a time.
 
-    ``channels`` are the names, each empty where the file has none for it; ``n_z`` is how many planes each has.
+    ``channels`` are the names, each empty where the file has none for it; ``n_z`` is how many planes each has, at each
+    of ``n_times`` time points.
     ``pixel_size_um`` is the side of a pixel, None where the file does not say it. The samples of a colour image are
     not channels: its planes are RGB.
     """
@@ -72,11 +73,16 @@ class Planes:
         return 1 if self._tiff is None else self._tiff.stack.n_z
 
     @property
+    def n_times(self) -> int:
+        """How many time points there are."""
+        return 1 if self._tiff is None else self._tiff.stack.n_times
+
+    @property
     def pixel_size_um(self) -> float | None:
         """The side of a pixel, in micrometres."""
         return None if self._tiff is None else self._tiff.pixel_size_um
 
-    def plane(self, channel: int, z: int) -> Pixels:
+    def plane(self, channel: int, z: int, time: int = 0) -> Pixels:
         """Decode one plane, by its numbers from 0, to what :func:`decode_image` gives.
 
         Raises
@@ -86,7 +92,7 @@ class Planes:
         ChoiceError
             Its pixels are of channels that nothing tells apart.
         """
-        pixels = self._image if self._tiff is None else self._tiff.decode(channel, z)
+        pixels = self._image if self._tiff is None else self._tiff.decode(channel, z, time)
         return _as_pixels(cast("NDArray[Any]", pixels), name=self.name)
 
 
@@ -100,8 +106,8 @@ def decode_planes(data: bytes, *, name: str, unnamed_pages: Literal["Z", "C"] | 
     DecodeError
         The bytes are no image.
     ChoiceError
-        Nobody can tell which channel and height the pages are: nothing is said of them, time points, several images, a
-        part of a set of files.
+        Nobody can tell which channel and height the pages are: nothing is said of them, several images, a part of a
+        set of files.
     """
     if data[:4] in TIFF_MAGIC:
         return Planes(name, tiff=TiffPlanes(data, name=name, unnamed_pages=unnamed_pages))

@@ -1,8 +1,8 @@
-"""The planes of one TIFF file by channel and height: which pages they are, and decoding one at a time.
+"""The planes of one TIFF file by time, channel and height: which pages they are, and decoding one at a time.
 
 What the pages mean is said by OME-XML, by ImageJ's description or by tifffile's own; without any of these the caller
 has to say it. Of a set of files that says where each plane lies, a file gives its own. Nothing is guessed:
-time points, several images, a part of a set that does not say which are refused.
+several images, a part of a set that does not say which are refused.
 """
 
 from __future__ import annotations
@@ -25,35 +25,43 @@ from nucseg_ray.imaging.tiff_metadata import channel_names, pixel_size_um
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # Axes that tifffile gives to pages of which nothing is said.
 UNNAMED_AXES = "IQ"
-MEANT = {"T": "time points", "P": "positions", "R": "tiles", "M": "tiles", "H": "lifetimes", "A": "angles"}
+MEANT = {"P": "positions", "R": "tiles", "M": "tiles", "H": "lifetimes", "A": "angles"}
 
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """How the pages of a file are ordered: the sizes of the axes before those of a page, and which are C and Z."""
+    """How the pages of a file are ordered: the sizes of the axes before those of a page, and which are C, Z and T."""
 
     sizes: tuple[int, ...] = ()
     channel_axis: int | None = None
     z_axis: int | None = None
+    time_axis: int | None = None
 
     @property
     def channels(self) -> int:
         """How many channels there are."""
-        return 1 if self.channel_axis is None else self.sizes[self.channel_axis]
+        return self._size(self.channel_axis)
 
     @property
     def n_z(self) -> int:
         """How many planes there are, of each channel."""
-        return 1 if self.z_axis is None else self.sizes[self.z_axis]
+        return self._size(self.z_axis)
 
-    def number(self, channel: int, z: int) -> int:
+    @property
+    def n_times(self) -> int:
+        """How many time points there are, each with all channels and planes."""
+        return self._size(self.time_axis)
+
+    def number(self, channel: int, z: int, time: int) -> int:
         """Give the number of a plane in the file's order; all from 0."""
         place = [0] * len(self.sizes)
-        if self.channel_axis is not None:
-            place[self.channel_axis] = channel
-        if self.z_axis is not None:
-            place[self.z_axis] = z
+        for axis, index in ((self.channel_axis, channel), (self.z_axis, z), (self.time_axis, time)):
+            if axis is not None:
+                place[axis] = index
         return sum(index * math.prod(self.sizes[axis + 1 :]) for axis, index in enumerate(place))
+
+    def _size(self, axis: int | None) -> int:
+        return 1 if axis is None else self.sizes[axis]
 
 
 class TiffPlanes:
@@ -99,7 +107,7 @@ class TiffPlanes:
             return self._part.channels
         count = self.stack.channels
         try:
-            firsts = [self.stack.number(channel, 0) for channel in range(count)]
+            firsts = [self.stack.number(channel, 0, 0) for channel in range(count)]
             return channel_names(self._tiff, channels=count, first_labels=firsts)
         except Exception:  # names are a convenience: a file whose pixels are in order can do without
             return ("",) * count
@@ -112,7 +120,7 @@ class TiffPlanes:
         except Exception:  # odd tags are no reason to do without the pixels
             return None
 
-    def decode(self, channel: int, z: int) -> NDArray[np.generic]:
+    def decode(self, channel: int, z: int, time: int) -> NDArray[np.generic]:
         """Decode one plane: (H, W) or (H, W, S) with the samples that its page holds, but for an alpha channel.
 
         Raises
@@ -122,7 +130,7 @@ class TiffPlanes:
         ChoiceError
             Its last sample may be a channel.
         """
-        number = self.stack.number(channel, z)
+        number = self.stack.number(channel, z, time)
         several = math.prod(self.stack.sizes) > 1
         where = f"{self.name}, page {number + 1}" if several else self.name
         try:
@@ -212,14 +220,14 @@ class TiffPlanes:
 
 
 def understood_axes(axes: str, shape: tuple[int, ...], *, name: str, unnamed_pages: Literal["Z", "C"] | None) -> Stack:
-    """Find C and Z among the axes before Y and X; ``axes`` as tifffile names them, those of length 1 included.
+    """Find C, Z and T among the axes before Y and X; ``axes`` as tifffile names them, those of length 1 included.
 
     An axis of which nothing is said is what ``unnamed_pages`` says.
 
     Raises
     ------
     ChoiceError
-        There are others, such as time points, or one of which nobody says what it is.
+        There are others, such as positions, or one of which nobody says what it is.
     """
     before = min(axes.index("Y"), axes.index("S") if "S" in axes else len(axes))
     sizes = tuple(int(size) for size in shape[:before])
@@ -238,13 +246,12 @@ def understood_axes(axes: str, shape: tuple[int, ...], *, name: str, unnamed_pag
     if unnamed and unnamed_pages is not None:
         long[unnamed_pages] = long.pop(unnamed[0])
     for letter, axis in long.items():
-        if letter not in ("C", "Z"):
+        if letter not in ("C", "Z", "T"):
             raise ChoiceError(
-                f"{name}: expected channels and z planes of one image, found {sizes[axis]} "
-                f"{MEANT.get(letter, f'along the axis {letter}')}; save each as a file of its own, such as "
-                "site1_t1.tif, site1_t2.tif"
+                f"{name}: expected channels, z planes and time points of one image, found {sizes[axis]} "
+                f"{MEANT.get(letter, f'along the axis {letter}')}; save each as a file of its own"
             )
-    return Stack(sizes, long.get("C"), long.get("Z"))
+    return Stack(sizes, long.get("C"), long.get("Z"), long.get("T"))
 
 
 def _unknown(axes: str, sizes: tuple[int, ...], name: str) -> ChoiceError:

@@ -65,6 +65,7 @@ def as_choice(settings: PredictSettings) -> Choice:
         z=settings.z or "max",
         wells=settings.wells,
         sites=settings.sites,
+        timepoints=settings.timepoints,
         limit=settings.limit,
     )
 
@@ -78,6 +79,7 @@ def reading_of(settings: PredictSettings, planned: Plan) -> Reading:
         plane=int(z) if z.isdecimal() and not planned.names_planes else None,
         channel=channel,
         unnamed_pages="Z" if settings.z is not None else "C" if channel is not None else None,
+        times_inside=settings.timepoints is not None and not planned.names_times,
         pixel_size_um=settings.pixel_size_um,
         needs_pixel_size=settings.nucleus_diameter_um is not None,
     )

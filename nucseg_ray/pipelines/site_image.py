@@ -19,9 +19,10 @@ class Reading:
 
     ``channel`` (a name, or a number from 1) and ``plane`` (from 1) are looked for inside the files; None: the file must
     hold one channel, and all its planes are projected. ``unnamed_pages`` says what pages are of which a file says
-    nothing: planes, channels, or (None) refused. ``pixel_size_um`` stands for what the files say of themselves;
-    where ``needs_pixel_size``, a site is refused of which neither says it. With ``lights``, what is projected is
-    corrected for the light of its plate.
+    nothing: planes, channels, or (None) refused. ``times_inside``: the time point of a site is the number, from 1, of
+    one inside its file; else a file must hold one. ``pixel_size_um`` stands for what the files say of themselves; where
+    ``needs_pixel_size``, a site is refused of which neither says it. With ``lights``, what is projected is corrected
+    for the light of its plate.
     """
 
     root: Location
@@ -29,6 +30,7 @@ class Reading:
     plane: int | None = None
     channel: str | None = None
     unnamed_pages: Literal["Z", "C"] | None = None
+    times_inside: bool = False
     pixel_size_um: float | None = None
     needs_pixel_size: bool = False
     lights: Illuminations | None = None
@@ -58,7 +60,7 @@ def read_site(row: Mapping[str, Any], files: Iterable[bytes | InputError], readi
     """
     names: Sequence[str] = row["planes"]
     sizes: list[float | None] = []
-    pixels = project(_planes(files, names, reading, sizes), reading.projection)
+    pixels = project(_planes(row, files, reading, sizes), reading.projection)
     size = reading.pixel_size_um or sizes[0]
     if size is None and reading.needs_pixel_size:
         raise ChoiceError(
@@ -79,18 +81,20 @@ def _evenly_lit(pixels: Pixels, row: Mapping[str, Any], lights: Illuminations) -
 
 
 def _planes(
-    files: Iterable[bytes | InputError], names: Sequence[str], reading: Reading, sizes: list[float | None]
+    row: Mapping[str, Any], files: Iterable[bytes | InputError], reading: Reading, sizes: list[float | None]
 ) -> Iterator[Pixels]:
     """Give all planes of a site, checked to be of one kind; adds the size of pixels of each file to ``sizes``."""
     first: Pixels | None = None
+    names: Sequence[str] = row["planes"]
     for file, name in zip(files, names, strict=True):
         if isinstance(file, InputError):
             raise file
         planes = opened(file, name, reading)
         sizes.append(planes.pixel_size_um)
         channel = chosen_channel(planes, reading.channel)
+        time = _chosen_time(planes, row["timepoint"] if reading.times_inside else None)
         for z in _chosen_z(planes, reading.plane):
-            plane = planes.plane(channel, z)
+            plane = planes.plane(channel, z, time)
             first = plane if first is None else first
             if (plane.shape, plane.dtype) != (first.shape, first.dtype):
                 raise DecodeError(
@@ -133,7 +137,9 @@ def contents(planes: Planes) -> str:
     """Say in words which channels and planes a file holds."""
     several = planes.n_channels > 1
     channels = _listed(planes.channels) if several else f"one channel {planes.channels[0]}".rstrip()
-    return f"{channels}, {'one plane' if planes.n_z == 1 else f'{planes.n_z} planes'}{' of each' if several else ''}"
+    times = f", at {planes.n_times} time points" if planes.n_times > 1 else ""
+    n_z = "one plane" if planes.n_z == 1 else f"{planes.n_z} planes"
+    return f"{channels}, {n_z}{' of each' if several else ''}{times}"
 
 
 def look_of(shape: Sequence[int], dtype: str) -> str:
@@ -149,6 +155,19 @@ def _chosen_z(planes: Planes, wanted: int | None) -> range:
         found = "one plane" if planes.n_z == 1 else f"planes 1 to {planes.n_z}"
         raise ChoiceError(f"{planes.name}: --z {wanted}: expected such a plane, found {found}; choose another")
     return range(wanted - 1, wanted)
+
+
+def _chosen_time(planes: Planes, wanted: str | None) -> int:
+    if wanted is None:
+        if planes.n_times > 1:
+            raise ChoiceError(
+                f"{planes.name}: expected one time point, found {planes.n_times}; --timepoints 1-{planes.n_times} "
+                "takes each as a site of its own"
+            )
+        return 0
+    if not 1 <= int(wanted) <= planes.n_times:
+        raise ChoiceError(f"{planes.name}: --timepoints {wanted}: expected such a time point, found {planes.n_times}")
+    return int(wanted) - 1
 
 
 def _listed(channels: Sequence[str]) -> str:

@@ -10,7 +10,8 @@ import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import groupby, islice
+from operator import itemgetter
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -79,13 +80,15 @@ class _Site:
 
 def read_batch(manifest: pa.Table, *, reading: Reading) -> pa.Table:
     """Read the images of some rows of the manifest; files are fetched ahead, a few at a time, across sites."""
-    rows = manifest.to_pylist()
-    fetched = fetch_many(reading.root, [plane for row in rows for plane in row["planes"]])
+    # Time points of one file come one after another: it is fetched once.
+    sites = [(planes, list(rows)) for planes, rows in groupby(manifest.to_pylist(), key=itemgetter("planes"))]
+    fetched = fetch_many(reading.root, [plane for planes, _ in sites for plane in planes])
     read = []
-    for row in rows:
-        files = islice(fetched, len(row["planes"]))
-        read.append(_read_site(row, files, reading))
-        deque(files, maxlen=0)  # what is left of a site that failed half-way
+    for planes, rows in sites:
+        own = islice(fetched, len(planes))
+        files = own if len(rows) == 1 else list(own)
+        read += [_read_site(row, files, reading) for row in rows]
+        deque(own, maxlen=0)  # what is left of a site that failed half-way
     return to_table(read, READ_SCHEMA)
 
 

@@ -43,7 +43,12 @@ def describe_plan(plan: Plan, choice: Choice) -> list[str]:
         held = [str(key) for key in plan.held_back]
         lines.append(f"left for the next run: {len(held)} sites{examples(held)}; see --settle-s")
     rows = plan.manifest
-    flags = {"wells": choice.wells, "sites": choice.sites, "limit": choice.limit}
+    flags = {
+        "wells": choice.wells,
+        "sites": choice.sites,
+        "timepoints": choice.timepoints,
+        "limit": choice.limit,
+    }
     asked = [f"--{name} {value}" for name, value in flags.items() if value is not None]
     of_them = f" ({', '.join(asked)}; the listing has {plan.whole.num_rows})" if asked else ""
     channel = f" in channel {plan.channel}" if plan.channel else ""

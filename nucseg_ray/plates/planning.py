@@ -16,7 +16,7 @@ from nucseg_ray.plates.examples import closest, examples
 from nucseg_ray.plates.keys import SiteKey
 from nucseg_ray.plates.manifest import short_stacks
 from nucseg_ray.plates.selection import Selection
-from nucseg_ray.plates.understanding import NO_PLANE, Understood
+from nucseg_ray.plates.understanding import NO_PLANE, Understood, with_timepoints
 
 STORED = "projection"
 
@@ -32,12 +32,13 @@ class Choice:
     z: str = "max"
     wells: str | None = None
     sites: str | None = None
+    timepoints: str | None = None
     limit: int | None = None
 
     @property
     def is_everything(self) -> bool:
         """Whether no site is left out on purpose."""
-        return self.wells is None and self.sites is None and self.limit is None
+        return all(part is None for part in (self.wells, self.sites, self.timepoints, self.limit))
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +50,14 @@ class Plan:
     `short` are those of the manifest that have fewer planes than others of their plate.
 
     `channels` is empty where the names tell of none: `channel`, if any, is then one inside each file. So is the plane
-    where `names_planes` is False.
+    where `names_planes` is False, and the time points, if any were asked for, where `names_times` is.
     """
 
     scheme: str
     channel: str
     channels: tuple[str, ...]
     names_planes: bool
+    names_times: bool
     manifest: pa.Table
     whole: pa.Table
     held_back: tuple[SiteKey, ...]
@@ -79,8 +81,11 @@ def choose(understood: Understood, choice: Choice, *, unsettled: Collection[str]
     names_planes = bool((understood.plane_of != NO_PLANE).any())
     plane = NO_PLANE if choice.z == STORED else int(choice.z) if choice.z.isdecimal() and names_planes else None
     number, channel = _channel(understood, choice.channel)
+    selection = Selection.parse(choice.wells, choice.sites, choice.timepoints)
+    names_times = any(key.timepoint is not None for key in understood.sites)
+    if selection.timepoints and not names_times:
+        understood = with_timepoints(understood, selection.numbered_timepoints())
     files = ChannelFiles.of(understood, number, called=channel)
-    selection = Selection.parse(choice.wells, choice.sites)
     chosen = np.array(selection.chosen(understood.sites, understood.root_name), bool)
     coming = np.zeros(chosen.size, bool) if unsettled is None else files.still_coming(unsettled)
     files.check_unique(among=chosen & ~coming)
@@ -96,6 +101,7 @@ def choose(understood: Understood, choice: Choice, *, unsettled: Collection[str]
         channel=channel,
         channels=tuple(name for name in understood.channels if name),
         names_planes=names_planes,
+        names_times=names_times,
         manifest=manifest,
         whole=whole,
         held_back=tuple(understood.sites[site] for site in np.flatnonzero(coming & chosen)),

@@ -1,4 +1,4 @@
-"""Which wells and sites of a plate a run is to segment: what `--wells` and `--sites` say."""
+"""Which sites of a plate a run is to segment: what `--wells`, `--sites` and `--timepoints` say."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class _Rectangle:
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """Wells that are only counted, or sites that are numbers, from one to another."""
+    """Wells that are only counted, or sites or time points that are numbers, from one to another."""
 
     text: str
     first: int
@@ -45,7 +45,7 @@ class _Run:
 
 @dataclass(frozen=True, slots=True)
 class _Name:
-    """One site whose name is no number."""
+    """One site or time point whose name is no number."""
 
     text: str
 
@@ -55,13 +55,14 @@ class _Name:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The wells and the sites asked for, on every plate; nothing named is everything."""
+    """The wells, sites and time points asked for, on every plate; nothing named is everything."""
 
     wells: tuple[_Rectangle | _Run, ...] = ()
     sites: tuple[_Run | _Name, ...] = ()
+    timepoints: tuple[_Run | _Name, ...] = ()
 
     @classmethod
-    def parse(cls, wells: str | None, sites: str | None) -> Selection:
+    def parse(cls, wells: str | None, sites: str | None, timepoints: str | None = None) -> Selection:
         """Read `A01,B02-D04` (a range is a rectangle of the plate; `W0003-W0012` counts) and `1,3-5`.
 
         Raises `UsageError` for what is neither a well nor a range of wells.
@@ -69,7 +70,26 @@ class Selection:
         return cls(
             tuple(_wells(item) for item in _items("--wells", wells)),
             tuple(_sites(item) for item in _items("--sites", sites)),
+            tuple(_sites(item) for item in _items("--timepoints", timepoints)),
         )
+
+    def numbered_timepoints(self) -> list[int]:
+        """Give the numbers, from 1, of the time points asked for, where these are inside files.
+
+        Raises
+        ------
+        UsageError
+            One is no number, or 0.
+        """
+        numbers: set[int] = set()
+        for part in self.timepoints:
+            if not isinstance(part, _Run) or part.first < 1:
+                raise UsageError(
+                    f"--timepoints {part.text}: the file names tell of no time points, so these are numbers, from 1, "
+                    "of those inside the files: expected some such as 1,3-5. Correct it, or leave it out."
+                )
+            numbers.update(range(part.first, part.last + 1))
+        return sorted(numbers)
 
     def chosen(self, keys: Sequence[SiteKey], root_name: str) -> list[bool]:
         """Tell which sites are asked for.
@@ -77,15 +97,16 @@ class Selection:
         Raises
         ------
         UsageError
-            Some wells or sites that are named match none, or they have none in common.
+            Some of what is named matches none, or they have none in common.
         """
         wells = _found("--wells", self.wells, {key.well: None for key in keys}, root_name)
         sites = _found("--sites", self.sites, {key.site: None for key in keys}, root_name)
-        chosen = [key.well in wells and key.site in sites for key in keys]
+        times = _found("--timepoints", self.timepoints, {key.timepoint or "": None for key in keys}, root_name)
+        chosen = [key.well in wells and key.site in sites and (key.timepoint or "") in times for key in keys]
         if not any(chosen) and keys:
             raise UsageError(
-                f"--wells and --sites: no site of {root_name} is in both; expected sites that these wells have. Leave "
-                "one of them out."
+                f"--wells, --sites and --timepoints: no site of {root_name} is in all that are given; expected sites "
+                "that these wells have. Leave one of them out."
             )
         return chosen
 

@@ -6,8 +6,8 @@ A file is a path and three small numbers, and a site one key: that many plates m
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,6 +74,19 @@ def understand(paths: Iterable[str], *, root_name: str, scheme: str | None = Non
         )
     ((_, names),) = found.items()
     return names.understood(root_name, strangers=strangers, others=len(listed) - len(images))
+
+
+def with_timepoints(understood: Understood, numbers: Sequence[int]) -> Understood:
+    """Return each site as so many sites, one for each of the time points, of these numbers, inside its files."""
+    times = np.tile(np.arange(len(numbers), dtype=np.int32), len(understood.paths))
+    return replace(
+        understood,
+        paths=tuple(path for path in understood.paths for _ in numbers),
+        sites=tuple(replace(key, timepoint=str(number)) for key in understood.sites for number in numbers),
+        site_of=np.repeat(understood.site_of, len(numbers)) * np.int32(len(numbers)) + times,
+        channel_of=np.repeat(understood.channel_of, len(numbers)),
+        plane_of=np.repeat(understood.plane_of, len(numbers)),
+    )
 
 
 class _Names:

@@ -129,6 +129,24 @@ def test_any_order_of_axes_gives_the_same_planes(
     np.testing.assert_array_equal(all_planes(write(pixels, "".join(order) + "YX")), expected)
 
 
+@settings(max_examples=30, deadline=None)
+@given(st.permutations("TCZ"), st.sampled_from([_by_tifffile, _by_tifffile_truncated, _by_ome]))
+def test_time_points_are_told_apart_from_planes(order: list[str], write: Callable[[np.ndarray, str], bytes]) -> None:
+    times = np.stack([CZ, CZ[::-1, ::-1] // 2])
+    pixels = np.ascontiguousarray(times.transpose(*(("T", "C", "Z").index(axis) for axis in order), 3, 4))
+    planes = decode_planes(write(pixels, "".join(order) + "YX"), name="a.tif")
+    assert (planes.n_times, planes.n_channels, planes.n_z) == (2, 3, 4)
+    for t, c, z in itertools.product(range(2), range(3), range(4)):
+        np.testing.assert_array_equal(planes.plane(c, z, t), times[t, c, z])
+
+
+def test_an_imagej_movie_has_time_points() -> None:
+    data = written(np.swapaxes(CZ, 0, 1), imagej=True, photometric=None, metadata={"axes": "TCYX"})
+    planes = decode_planes(data, name="a")
+    assert (planes.n_times, planes.n_channels, planes.n_z) == (4, 3, 1)
+    np.testing.assert_array_equal(planes.plane(2, 0, 3), CZ[2, 3])
+
+
 def test_an_imagej_hyperstack_has_its_channels_between_its_planes() -> None:
     labels = [f"{name}-z" for _ in range(4) for name in NAMES]
     data = written(
@@ -341,12 +359,6 @@ def test_samples_that_may_be_channels_are_refused(samples: int, photometric: str
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        pytest.param(_by_ome(CZ, "TZYX"), r"found 3 time points; save each as a file of its own", id="ome time"),
-        pytest.param(
-            written(CZ, imagej=True, photometric=None, metadata={"axes": "TCYX"}),
-            "found 3 time points",
-            id="imagej time",
-        ),
         pytest.param(written(CZ), r"found 3 x 4 of which nothing says what they are \(axes QQYX\)", id="two unnamed"),
         pytest.param(_by_tifffile(CZ, "QZYX"), r"found 3 x 4 of which nothing says.*\(axes QZYX\)", id="one unnamed"),
         pytest.param(_by_tifffile(CZ, "RZYX"), "found 3 tiles", id="tiles"),
@@ -373,8 +385,9 @@ def test_what_nobody_can_tell_is_refused_by_name(data: bytes, message: str) -> N
 
 
 def test_one_image_is_asked_for_and_several_are_refused() -> None:
-    with pytest.raises(DecodeError, match="a: expected a TIFF of one page, found 12"):
-        decode_image(_by_ome(CZ, "CZYX"), name="a")
+    for axes in ("CZYX", "TZYX"):
+        with pytest.raises(DecodeError, match="a: expected a TIFF of one page, found 12"):
+            decode_image(_by_ome(CZ, axes), name="a")
 
 
 @settings(max_examples=150, deadline=None)

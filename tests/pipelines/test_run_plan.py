@@ -101,6 +101,25 @@ def test_pages_of_which_nothing_is_said_ask_for_a_flag(tmp_path: Path, capsys: p
         assert f"  its first file: {told}" in capsys.readouterr().out
 
 
+def test_time_points_inside_a_file_ask_for_a_flag(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    pixels = np.zeros((4, 20, 30), np.uint16)
+    tifffile.imwrite(folder / "a.ome.tif", pixels, ome=True, photometric="minisblack", metadata={"axes": "TYX"})
+    assert run(folder) == 2
+    assert (
+        "a.ome.tif: expected one time point, found 4; --timepoints 1-4 takes each as a site" in capsys.readouterr().err
+    )
+    assert run(folder, "--timepoints", "1-4") == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[-5:-1] == [
+        "to segment: 4 sites (--timepoints 1-4; the listing has 4)",
+        "  first: in/a.ome_t1 from a.ome.tif",
+        "  last: in/a.ome_t4 from a.ome.tif",
+        "  its first file: one channel, one plane, at 4 time points",
+    ]
+
+
 def test_what_a_run_would_refuse_is_told_after_what_was_understood(
     plates: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,6 +16,7 @@ from nucseg_ray.imaging.codecs import decode_label_png, encode_image_png
 from nucseg_ray.imaging.labelling import Labelling
 from nucseg_ray.imaging.labels import ForegroundLabels
 from nucseg_ray.imaging.projection import Projection
+from nucseg_ray.pipelines import sites
 from nucseg_ray.pipelines.mixed_images import MixedImages
 from nucseg_ray.pipelines.network import MAPS_FIELDS
 from nucseg_ray.pipelines.rows import pack, to_table, unpack
@@ -23,6 +25,7 @@ from nucseg_ray.pipelines.sites import CHOICE, READ_SCHEMA, Sink, finish_batch, 
 from nucseg_ray.plates.manifest import MANIFEST
 from nucseg_ray.plates.planning import Choice, choose
 from nucseg_ray.plates.understanding import understand
+from nucseg_ray.storage.fetch import fetch_many
 from nucseg_ray.storage.ledger import begin_run, committed_stems
 from nucseg_ray.storage.listing import list_files
 from nucseg_ray.storage.locations import Location
@@ -196,17 +199,38 @@ def test_the_channel_and_the_planes_inside_a_file(
         (
             {},
             "time.tif",
-            "expected channels and z planes of one image, found 2 time points; save each as a file of its",
+            "expected one time point, found 2; --timepoints 1-2 takes each as a site of its own",
         ),
+        ({"times_inside": True}, "time.tif", "--timepoints 3: expected such a time point, found 2"),
         ({"needs_pixel_size": True}, "one.tif", "says nothing of the size of its pixels, which a diameter of nuclei"),
     ],
 )
 def test_what_a_file_does_not_hold_is_the_settings_matter(
     stacks: Path, how: dict[str, Any], file: str, message: str
 ) -> None:
-    (row,) = _read(stacks, _how=how, a=[file])
+    table = _manifest(a=[file]).set_column(3, "timepoint", pa.array(["3"]))  # names may tell of one, too
+    (row,) = read_batch(table, reading=Reading(Location(str(stacks)), **how)).to_pylist()
     assert (row["image"], row["stage"], row["retryable"]) == (None, CHOICE, False)
     assert row["error"].startswith(f"{file}: {message}")
+
+
+def test_time_points_inside_a_file_are_sites_and_the_file_is_fetched_once(
+    stacks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = _manifest(a=["time.tif"], b=["time.tif"], c=["one.tif"], d=["time.tif"])
+    table = table.set_column(3, "timepoint", pa.array(["1", "2", "1", "1"]))
+    asked: list[str] = []
+
+    def counted(root: Location, paths: list[str]) -> Iterator[Any]:
+        asked.extend(paths)
+        return fetch_many(root, paths)
+
+    monkeypatch.setattr(sites, "fetch_many", counted)
+    read = read_batch(table, reading=Reading(Location(str(stacks)), times_inside=True))
+    expected = (STACK[0].max(axis=0), STACK[1].max(axis=0), STACK[1, 2], STACK[0].max(axis=0))
+    for row, pixels in enumerate(expected):
+        np.testing.assert_array_equal(unpack("image", read, row), pixels)
+    assert asked == ["time.tif", "one.tif", "time.tif"]
 
 
 def test_a_size_of_pixels_that_is_given_stands_for_that_of_the_files(stacks: Path) -> None:

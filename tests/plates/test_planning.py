@@ -180,6 +180,21 @@ def test_what_no_name_tells_is_left_to_the_files() -> None:
     assert plan(STACK, root_name="root", channel="w1", z="2").names_planes
 
 
+def test_time_points_inside_files_are_sites_of_their_own() -> None:
+    names = [f"ZStep_{z}/P_A0{n}_s1_w1.tif" for z in (1, 2) for n in (1, 2)]
+    understood = understand(names, root_name="P")
+    planned = choose(understood, Choice(timepoints="3,1-2", limit=4), unsettled=names[1:2])
+    assert not planned.names_times
+    files = ["ZStep_1/P_A01_s1_w1.tif", "ZStep_2/P_A01_s1_w1.tif"]
+    assert rows(planned) == [("P", "A01", "1", time, "w1", files) for time in ("1", "2", "3")]
+    assert [str(key) for key in planned.held_back] == [f"P/A02/1_t{time}" for time in (1, 2, 3)]
+    assert choose(understood, Choice(timepoints="1", z="2")).manifest["planes"].to_pylist() == [[names[2]], [names[3]]]
+    assert choose(understood, Choice(timepoints="1-9", limit=5, wells="A02")).manifest.num_rows == 5
+    # Where names tell of them, some of these are chosen.
+    named = plan([f"TimePoint_{time}/P_A01_s1_w1.tif" for time in (1, 2, 3)], root_name="P", timepoints="2-3")
+    assert named.names_times and named.manifest["timepoint"].to_pylist() == ["2", "3"]
+
+
 def test_site_without_the_channel_is_refused() -> None:
     names = [f"DNA-{n:02d}-A-{n:02d}.tif" for n in range(1, 13)] + ["GFP-03-A-03.tif", "GFP-05-A-05.tif"]
     assert refusal(NamingError, *names, channel="GFP") == (

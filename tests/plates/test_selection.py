@@ -62,6 +62,22 @@ def test_each_well_is_looked_at_once() -> None:
     assert time.process_time() - begun < 0.5  # 0.03 s; by sites it took 1.9
 
 
+def test_time_points_of_names_are_chosen() -> None:
+    keys = [SiteKey("P", "A01", site, time) for site in ("1", "2") for time in ("1", "2", "10")]
+    flags = Selection.parse(None, "2", "2-10").chosen(keys, "root")
+    assert [key.timepoint for key, flag in zip(keys, flags, strict=True) if flag] == ["2", "10"]
+    with pytest.raises(UsageError, match=r"^--timepoints 3: root has none of these; found 3 timepoints"):
+        Selection.parse(None, None, "3").chosen(keys, "root")
+
+
+@pytest.mark.parametrize("text", ["0-3", "first", "1,x"])
+def test_time_points_inside_files_are_numbers(text: str) -> None:
+    with pytest.raises(
+        UsageError, match="^--timepoints .*: the file names tell of no time points, so these are numbers"
+    ):
+        choose(understand(["a.tif"], root_name="P"), Choice(timepoints=text))
+
+
 def test_wells_that_are_only_counted_and_sites_with_names() -> None:
     keys = [SiteKey("P", f"W{number:04d}", site) for number in (1, 9, 10, 96) for site in ("1", "10", "top left")]
     assert {key.well for key in chosen("W0009-W0010", keys=keys)} == {"W0009", "W0010"}
@@ -93,7 +109,7 @@ def test_what_is_not_there_is_refused(wells: str | None, sites: str | None, told
 
 def test_wells_and_sites_without_a_site_in_common_are_refused() -> None:
     keys = [SiteKey("P", "A01", "1"), SiteKey("P", "A02", "2")]
-    with pytest.raises(UsageError, match="no site of root is in both"):
+    with pytest.raises(UsageError, match="no site of root is in all that are given"):
         chosen("A01", "2", keys=keys)
 
 
