@@ -44,6 +44,10 @@ class SynthesizeSettings(Settings):
     plate: str = Field("synthetic", min_length=1, description="name of the plate, and the name of its folder")
     wells: Annotated[Literal[24, 96, 384, 1536], NumberText] = Field(96, description="number of wells")
     sites_per_well: int = Field(1, ge=1, description="sites a well (bbbc can name one only)")
+    timepoints: int = Field(1, ge=1, description="time points a site (where the scheme names them)")
+    planes: int = Field(
+        1, ge=1, description="planes of a z-stack (where the scheme names them), the middle one in focus"
+    )
     empty_wells: int = Field(4, ge=0, description="number of wells without any nucleus")
     channels: int = Field(1, ge=1, le=4, description="channels a site; the first shows the nuclei")
     shape_px: tuple[int, int] = Field((256, 256), description="height and width of an image in pixels")

@@ -8,7 +8,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Iterator, Sequence
+from itertools import product
 
+import cv2
 import numpy as np
 
 from nucseg_ray.config_synthesize import SynthesizeSettings
@@ -18,6 +20,8 @@ from nucseg_ray.plates.keys import SiteKey, Well, counted_well
 from nucseg_ray.plates.naming import FileName
 from nucseg_ray.plates.schemes import SCHEMES
 
+# How wide each plane is blurred more than the one before, away from the focus.
+BLUR_PX = 2.0
 PLATES = {24: (4, 6), 96: (8, 12), 384: (16, 24), 1536: (32, 48)}
 
 
@@ -25,12 +29,13 @@ PLATES = {24: (4, 6), 96: (8, 12), 384: (16, 24), 1536: (32, 48)}
 class SiteJob:
     """One site to draw: its key, its files below the output, and bounds for its number of nuclei.
 
-    The first of ``images`` shows the nuclei. ``truth`` is a label image where it ends in .png, else a folder that takes
-    one mask a nucleus.
+    Of ``images`` the first ``planes`` show the nuclei, the next another channel, and so on. ``truth`` is a label image
+    where it ends in .png, else a folder that takes one mask a nucleus.
     """
 
     key: str
     images: tuple[str, ...]
+    planes: int
     truth: str
     fewest: int
     most: int
@@ -47,6 +52,7 @@ def plan_training(settings: SynthesizeSettings) -> list[SiteJob]:
             SiteJob(
                 key=f"training/{name}",
                 images=(f"{name}/images/{name}.png" if bowl else f"images/{name}.png",),
+                planes=1,
                 truth=f"{name}/masks" if bowl else f"masks/{name}.png",
                 fewest=settings.nuclei[0],
                 most=settings.nuclei[1],
@@ -73,24 +79,27 @@ def plan_plate(settings: SynthesizeSettings) -> list[SiteJob]:
     rng = _generator(settings.seed, f"plate/{settings.plate}")
     empty = {wells[chosen] for chosen in rng.choice(len(wells), settings.empty_wells, replace=False)}
     names = scheme.channels[: settings.channels]
+    sites = [str(site) for site in range(1, settings.sites_per_well + 1)]
+    times = [str(time) for time in range(1, settings.timepoints + 1)] if settings.timepoints > 1 else [None]
+    planes = list(range(1, settings.planes + 1)) if settings.planes > 1 else [None]
     jobs = []
-    for well in wells:
-        for site in range(1, settings.sites_per_well + 1):
-            images = tuple(
-                scheme.format(FileName(settings.plate, well, str(site), timepoint=None, z=None, channel=name))
-                for name in names
+    for well, site, time in product(wells, sites, times):
+        images = tuple(
+            scheme.format(FileName(settings.plate, well, site, time, plane, name))
+            for name, plane in product(names, planes)
+        )
+        key = plate_key(images[0], settings)
+        jobs.append(
+            SiteJob(
+                key=key.path(""),
+                images=images,
+                planes=settings.planes,
+                truth=f"truth/{key.path('.png')}",
+                fewest=0 if well in empty else settings.nuclei[0],
+                most=0 if well in empty else settings.nuclei[1],
+                varied=False,
             )
-            key = plate_key(images[0], settings)
-            jobs.append(
-                SiteJob(
-                    key=key.path(""),
-                    images=images,
-                    truth=f"truth/{key.path('.png')}",
-                    fewest=0 if well in empty else settings.nuclei[0],
-                    most=0 if well in empty else settings.nuclei[1],
-                    varied=False,
-                )
-            )
+        )
     return jobs
 
 
@@ -100,8 +109,16 @@ def draw_job(job: SiteJob, settings: SynthesizeSettings) -> tuple[int, Iterator[
     look = site_look(settings, nuclei=int(rng.integers(job.fewest, job.most + 1)))
     look = vary_look(look, rng) if job.varied else look
     image, labels = render_site(look, rng)
-    pictures = [image, *(render_cytoplasm(labels, look, rng) for _ in job.images[1:])]
+    others = (render_cytoplasm(labels, look, rng) for _ in range(len(job.images) // job.planes - 1))
+    pictures = [plane for picture in (image, *others) for plane in _stack(picture, job.planes)]
     return look.nuclei, _files(job, pictures, labels)
+
+
+def _stack(picture: Pixels, planes: int) -> Iterator[Pixels]:
+    """Give planes of which the middle one is the picture, and the others are out of focus."""
+    for plane in range(planes):
+        distance = abs(plane - planes // 2)
+        yield picture if distance == 0 else cv2.GaussianBlur(picture, (0, 0), BLUR_PX * distance)
 
 
 def _files(job: SiteJob, pictures: Sequence[Pixels], labels: Labels) -> Iterator[tuple[str, bytes]]:

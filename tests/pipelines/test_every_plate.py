@@ -13,6 +13,7 @@ import pytest
 from nucseg_ray import commands
 from nucseg_ray.config_predict import PredictSettings
 from nucseg_ray.config_synthesize import SynthesizeSettings
+from nucseg_ray.errors import UsageError
 from nucseg_ray.imaging.codecs import decode_image, decode_label_png
 from nucseg_ray.imaging.metrics import match, pool
 from nucseg_ray.pipelines.inference import run_predict
@@ -54,6 +55,38 @@ def test_each_site_of_a_drawn_plate_is_read_from_its_own_file(tmp_path: Path, sc
     assert [str(SiteKey(*key)) for key in keys] == list(drawn)
     for row, pixels in enumerate(drawn.values()):
         np.testing.assert_array_equal(unpack("image", table, row), pixels)
+
+
+@pytest.mark.parametrize("scheme", ["imagexpress", "cellvoyager", "cq1", "operetta", "incell", "scanr", "micromanager"])
+def test_planes_and_time_points_of_a_drawn_plate_are_read_as_what_they_are(tmp_path: Path, scheme: str) -> None:
+    settings = SynthesizeSettings(
+        **{"output": str(tmp_path), "kind": "plate", "scheme": scheme, "plate": "P7", "wells": 24, "empty_wells": 0},
+        **{"planes": 3, "timepoints": 2, "channels": 2, **LOOK},
+    )
+    drawn = {}
+    for job in plan_plate(settings)[:6]:
+        for path, data in draw_job(job, settings)[1]:
+            (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / path).write_bytes(data)
+        drawn[job.key] = [decode_image((tmp_path / path).read_bytes(), name=path) for path in job.images[:3]]
+    for z, expected in (("best-focus", lambda planes: planes[1]), ("max", lambda planes: np.max(planes, axis=0))):
+        wanted = PredictSettings(
+            input=str(tmp_path / "P7"), output="out", channel=SCHEMES[scheme].channels[0], z=z, timepoints="2"
+        )
+        planned = plan_run(wanted)
+        assert (planned.scheme, planned.unmatched, planned.names_times) == (scheme, (), True)
+        table = read_batch(planned.manifest, reading=reading_of(wanted, planned))
+        keys = zip(
+            *(planned.manifest.column(name).to_pylist() for name in planned.manifest.column_names[:4]), strict=True
+        )
+        assert [str(SiteKey(*key)) for key in keys] == [key for key in drawn if key.endswith("_t2")]
+        for row, key in enumerate(key for key in drawn if key.endswith("_t2")):
+            np.testing.assert_array_equal(unpack("image", table, row), expected(drawn[key]))
+
+
+def test_a_scheme_without_planes_draws_none() -> None:
+    with pytest.raises(UsageError, match="the 'bbbc' scheme cannot hold z=1"):
+        plan_plate(SynthesizeSettings(output="o", kind="plate", planes=2))
 
 
 @pytest.mark.slow
