@@ -46,12 +46,14 @@ def realdata() -> Path:
     return folder
 
 
-@pytest.fixture(autouse=True)
-def no_wait_between_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What tests write is young, so each run would look twice at it; nothing else writes there meanwhile."""
+@pytest.fixture(autouse=True, scope="session")
+def no_wait_between_looks() -> Iterator[None]:
+    """What tests write is young, so each run looks twice at it; nothing else writes there meanwhile."""
     from nucseg_ray.storage import settling
 
-    monkeypatch.setattr(settling, "BETWEEN_LOOKS_S", 0.0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(settling, "BETWEEN_LOOKS_S", 0.0)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,7 @@ from nucseg_ray.errors import DecodeError, InputError, MissingInputError, Output
 from nucseg_ray.imaging.codecs import decode_image, decode_label_png, encode_image_png
 from nucseg_ray.imaging.illumination import Illumination
 from nucseg_ray.imaging.measure import measure
+from nucseg_ray.imaging.metrics import match, pool
 from nucseg_ray.imaging.shading import Shading
 from nucseg_ray.imaging.synthetic import SiteLook, encode_tiff, render_site
 from nucseg_ray.pipelines.diameters import scattered
@@ -257,6 +258,31 @@ def test_a_run_segments_and_measures_evenly_lit_images_and_a_rerun_goes_on_with_
         run_predict(settings.model_copy(update={"illumination": "none"}))
     clear_output(Location(str(out)))
     assert not (out / "illumination").exists()
+
+
+@pytest.mark.slow
+def test_an_estimate_raises_the_average_precision_of_the_model_that_ships(tmp_path: Path, ray_session: None) -> None:
+    side, light = 256, 1 - 0.95 * np.linspace(0, 1, 256)
+    look = SiteLook(shape_px=(side, side), nuclei=30, radius_px=(6.0, 10.0), gradient=0.0, brightness=0.2, bit_depth=8)
+    truth = {}
+    for number in range(24):
+        image, labels = render_site(look, np.random.default_rng([9, number]))
+        row, column = "ABCD"[number // 6], number % 6 + 1
+        truth[f"{row}{column:02d}"] = labels
+        lit = np.clip(np.rint(image * (light / light.mean())), 0, 255).astype(np.uint8)
+        file = tmp_path / "in" / "P" / f"Channel1-{number + 1:02d}-{row}-{column:02d}.tif"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(encode_tiff(lit))
+    found = {}
+    for illumination in ("none", "estimate"):
+        out = tmp_path / illumination
+        run_predict(PredictSettings(input=str(tmp_path / "in"), output=str(out), illumination=illumination))
+        masks = {well: (out / "masks" / "P" / well / "1.png").read_bytes() for well in truth}
+        scores = pool(match(truth[well], decode_label_png(mask, name=well)) for well, mask in masks.items())
+        found[illumination] = float(np.mean(scores.ap))
+    # By the network alone 0.914 and 0.945, and 0.948 where the light is even.
+    assert found["estimate"] > found["none"] + 0.01
+    assert found["estimate"] > 0.93
 
 
 def _table(out: Path, name: str) -> list[dict[str, Any]]:
