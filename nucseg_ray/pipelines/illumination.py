@@ -82,8 +82,7 @@ def without_begun_plates(planned: Plan, choice: str, *, known: Illuminations | N
     """
     if choice != ESTIMATE:
         return planned
-    begun = {key.plate for key in planned.held_back}
-    begun -= {plate for plate in begun if known is not None and known.holds(plate, planned.channel)}
+    begun = {plate for plate in planned.begun if known is None or not known.holds(plate, planned.channel)}
     if not begun:
         return planned
     left = pc.is_in(planned.manifest.column("plate"), value_set=pa.array(sorted(begun)))

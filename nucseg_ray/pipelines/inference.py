@@ -27,6 +27,7 @@ from nucseg_ray.pipelines.run_record import check_output, claim_output, clear_ou
 from nucseg_ray.pipelines.session import finite_retries
 from nucseg_ray.pipelines.sites import Sink, finish_batch, read_batch
 from nucseg_ray.plates.manifest import Key, add_missing
+from nucseg_ray.plates.planning import Plan
 from nucseg_ray.storage.lease import Lease
 from nucseg_ray.storage.ledger import (
     begin_run,
@@ -73,12 +74,7 @@ def run_predict(settings: PredictSettings) -> Account:
         run_id = new_run_id()
         begin_run(out, run_id, accepted)
         record_lights(lights, planned.channel, into=batch.recorded_lights)
-        # A run that is asked for some sites does these; else what an earlier run was to do is to be done, too, also
-        # where its files are gone: a site is never lost without a word. But what is being written now has to wait.
-        wanted = manifest if as_choice(settings).is_everything else planned.manifest
-        wanted, _ = _pending(
-            wanted, {(key.plate, key.well, key.site, key.timepoint) for key in planned.held_back} - done
-        )
+        wanted = _wanted(manifest if as_choice(settings).is_everything else planned.manifest, planned, done)
         pending, n_done = _pending(wanted, done)
         if pending.num_rows:
             # A plate is judged by all its sites, whichever are asked for: else a trial with a few would decide for all.
@@ -104,6 +100,16 @@ def _done_before(batch: Batch) -> tuple[frozenset[str], set[Key]]:
             drop_failed(out)
     accepted = frozenset[str]() if settings.overwrite else committed_stems(out)
     return accepted, set(_keys(done_keys(out, accepted), KEY_NAMES))
+
+
+def _wanted(rows: pa.Table, planned: Plan, done: Collection[Key]) -> pa.Table:
+    """Give the rows that a run accounts for: those that it was asked for, but for sites that are being written.
+
+    Where it was asked for everything, ``rows`` are the whole manifest: what an earlier run was to do is to be done,
+    too, also where its files are gone: a site is never lost without a word. But what is being written has to wait.
+    """
+    held_back = {(key.plate, key.well, key.site, key.timepoint) for key in planned.held_back}
+    return _pending(rows, held_back.difference(done))[0]
 
 
 def _tell_failures(out: Location, account: Account) -> None:

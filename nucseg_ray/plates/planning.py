@@ -46,8 +46,9 @@ class Plan:
     """What a run is to segment, as tables of the schema `MANIFEST` in the order of keys.
 
     `manifest` holds the sites that were asked for, `whole` all that can be segmented (a plate is judged by all of them,
-    whatever was asked for). `held_back` are sites left for the next run, since their files are still being written.
-    `short` are those of the manifest that have fewer planes than others of their plate.
+    whatever was asked for). `held_back` are sites left for the next run, since their files are still being written;
+    `begun` the plates that have such sites, also where these were not asked for. `short` are those of the manifest that
+    have fewer planes than others of their plate.
 
     `channels` is empty where the names tell of none: `channel`, if any, is then one inside each file. So is the plane
     where `names_planes` is False, and the time points, if any were asked for, where `names_times` is.
@@ -61,6 +62,7 @@ class Plan:
     manifest: pa.Table
     whole: pa.Table
     held_back: tuple[SiteKey, ...]
+    begun: frozenset[str]
     short: tuple[SiteKey, ...]
     unmatched: tuple[str, ...]
 
@@ -105,6 +107,7 @@ def choose(understood: Understood, choice: Choice, *, unsettled: Collection[str]
         manifest=manifest,
         whole=whole,
         held_back=tuple(understood.sites[site] for site in np.flatnonzero(coming & chosen)),
+        begun=frozenset(understood.sites[site].plate for site in np.flatnonzero(coming)),
         short=short_stacks(manifest),
         unmatched=understood.unmatched,
     )

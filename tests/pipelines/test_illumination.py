@@ -96,6 +96,9 @@ def test_a_plate_that_is_still_being_written_waits_for_its_light(tmp_path: Path)
     assert sorted(map(str, left.held_back)) == ["begun/A01/1", "begun/A02/1", "begun/A03/1", "lit/A03/1"]
     without_record = without_begun_plates(planned, "estimate", known=None)
     assert without_record.manifest.column("plate").to_pylist() == ["done"] * 3
+    of_some = choose(understand(names, root_name="in"), Choice(channel="Channel1", wells="A01"), unsettled=unsettled)
+    assert (of_some.held_back, of_some.manifest.num_rows) == ((), 3)
+    assert without_begun_plates(of_some, "estimate", known=None).manifest.column("plate").to_pylist() == ["done"]
     for choice in ("none", "light.npy"):
         assert without_begun_plates(planned, choice, known=None) is planned
 
