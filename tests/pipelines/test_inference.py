@@ -146,10 +146,7 @@ def test_a_rerun_does_nothing_and_says_so(
     [
         ({"tile_px": 96}, "tile_px: 1024 there, 96 asked for"),
         ({"masks": "png"}, "masks: 'both' there, 'png' asked for"),
-        (
-            {"drop_border": True, "min_area_px": 30},
-            'drop_border: False there, True.*min_area_px: "the model\'s" there, 30',
-        ),
+        ({"drop_border": True, "min_area_px": 30}, "drop_border: False there, True.*min_area_px: None there, 30"),
         ({"nucleus_diameter_px": "20.0"}, "nucleus_diameter_px: 'auto' there, 20.0 asked for"),
     ],
 )
