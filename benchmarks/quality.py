@@ -132,7 +132,7 @@ def main() -> None:
         "--peer", action="append", type=_peer, default=[], metavar="NAME=LABELS", help="label images of a peer"
     )
     parser.add_argument("--sets", type=Path, help="sets that transformed_sets.py wrote; made anew without")
-    parser.add_argument("--tta", action="store_true", help="score the model with --tta, too")
+    parser.add_argument("--tta", action="store_true", help="score the model with --tta, too, on the fold as it is")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         if args.sets:
@@ -141,13 +141,13 @@ def main() -> None:
             folders = make_sets(args, Path(scratch) / "sets")
         plain = next(folder for folder in folders if folder.name == PLAIN)
         competitors = {"nucseg_ray": {folder.name: score_model(args.model, folder, []) for folder in folders}}
-        if args.tta:
-            competitors["nucseg_ray --tta"] = {f.name: score_model(args.model, f, ["--tta"]) for f in folders}
         for name, labels in args.peer:
             competitors[name] = {folder.name: score_labels(labels / folder.name, folder) for folder in folders}
         print(f"## Fold {args.fold}, not seen in training\n")
         for name, of_set in competitors.items():
             print(by_kind(name, of_set[PLAIN]) + "\n")
+        if args.tta:
+            print(by_kind("nucseg_ray --tta", score_model(args.model, plain, ["--tta"])) + "\n")
         print(f"## Fold {args.fold}, transformed\n\n{by_set(competitors)}\n")
         print("## The model that ships, which has seen these images\n")
         print(by_kind(PRETRAINED, score_model(PRETRAINED, plain, [])))

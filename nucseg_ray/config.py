@@ -182,8 +182,8 @@ class ExportSettings(Settings):
     """Write the network of a model bundle for other software: a TensorFlow SavedModel, ONNX, or both."""
 
     groups: ClassVar[dict[str, str]] = {"model": "input and output"}
-    examples: ClassVar[tuple[str, ...]] = ("--model model --output exported --to onnx",)
+    examples: ClassVar[tuple[str, ...]] = ("--output exported --to onnx", "--model model --output exported")
 
-    model: Place = Field(description=MODEL_TEXT)
+    model: Place = Field("pretrained", description=MODEL_TEXT)
     output: Place = Field(description="new folder to write to")
     to: Literal["savedmodel", "onnx", "both"] = Field("both", description="format")

@@ -23,7 +23,7 @@ NEEDED: dict[type[Settings], list[str]] = {
     EvaluateSettings: ["--output", "o"],
     SynthesizeSettings: ["--output", "o"],
     PackSettings: ["--data", "d", "--output", "o"],
-    ExportSettings: ["--model", "m", "--output", "o"],
+    ExportSettings: ["--output", "o"],
 }
 EVERY_FLAG = [(each, name) for each in NEEDED for name in each.model_fields]
 

@@ -29,7 +29,7 @@ NEEDED: dict[type[Settings], dict[str, str]] = {
     EvaluateSettings: {"output": "o"},
     SynthesizeSettings: {"output": "o"},
     PackSettings: {"data": "d", "output": "o"},
-    ExportSettings: {"model": "m", "output": "o"},
+    ExportSettings: {"output": "o"},
 }
 
 

@@ -63,7 +63,10 @@ def _first_convolutions(network: Any) -> list[str]:
 def _convert(architecture: Architecture, weights: Mapping[str, NDArray[np.float32]]) -> Any:
     with tempfile.TemporaryDirectory() as folder:
         write_saved_model(as_module(architecture, weights, batch=1), Path(folder))
-        return _resize_channels_first(openvino.convert_model(folder))
+        network = _resize_channels_first(openvino.convert_model(folder))
+    # Else it would name the folder: the same weights are to give the same bytes.
+    network.set_rt_info("saved_model", ["conversion_parameters", "input_model"])
+    return network
 
 
 def _resize_channels_first(network: Any) -> Any:

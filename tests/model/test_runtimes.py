@@ -70,6 +70,12 @@ def test_more_shapes_than_are_kept_compiled(load: Callable[[str], Predictor], dr
     np.testing.assert_array_equal(load(form).predict(draw(64, 64)[np.newaxis]), first)
 
 
+def test_a_form_does_not_tell_where_it_was_made(exported: Bundle) -> None:
+    for names in FORMS.values():
+        described = (exported.folder / names[0]).read_text(encoding="utf-8")
+        assert described.count('<input_model value="saved_model" />') == 1 and "/tmp" not in described
+
+
 def test_integers_begin_after_the_first_convolutions(exported: Bundle) -> None:
     network = openvino.Core().read_model(exported.folder / FORMS[INT8][0])
     convolutions = [op for op in network.get_ordered_ops() if op.get_type_name().endswith("Convolution")]
