@@ -10,9 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 # The text beside the type is what stands for the value in ``--help``.
 Place = Annotated[str, "PATH"]
 MODEL_TEXT = "folder or URI of a model bundle; pretrained: the one that comes with the package"
-TTA_TEXT = (
-    "let the network see each image mirrored, too, and take the mean (test-time augmentation): four times as long"
-)
+TTA_TEXT = "the mean over each image turned and mirrored in all 8 ways (test-time augmentation): eight times as long"
 
 
 class Settings(BaseModel):

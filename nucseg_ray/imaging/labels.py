@@ -79,6 +79,10 @@ class ForegroundLabels:
         """Give the maps (N, H, W, 1) in [0, 1] of images mirrored along axis 1 (upside down) or 2."""
         return np.flip(maps, axis)
 
+    def exchanged(self, maps: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Give the maps (N, W, H, 1) in [0, 1] of images whose rows and columns are exchanged."""
+        return maps.swapaxes(1, 2)
+
     def to_dict(self) -> dict[str, Any]:
         """Return kind and settings, ready for JSON; ``labels_from_dict`` is the inverse."""
         return {"kind": self.kind, **asdict(self)}
@@ -165,6 +169,10 @@ class CentreLabels:
         # Map 1 points along axis 1, map 2 along axis 2. The steps to one side are one more than to the other.
         turned[..., axis] = np.minimum(2 * ZERO / 255 - turned[..., axis], 1)
         return turned
+
+    def exchanged(self, maps: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Give the maps (N, W, H, 3) in [0, 1] of images whose rows and columns are exchanged."""
+        return maps.swapaxes(1, 2)[..., [0, 2, 1]]
 
     def to_dict(self) -> dict[str, Any]:
         """Return kind and settings, ready for JSON; ``labels_from_dict`` is the inverse."""

@@ -21,11 +21,11 @@ from nucseg_ray.errors import InputError, UsageError
 from nucseg_ray.imaging.codecs import Labels, Pixels
 from nucseg_ray.imaging.pixels import to_pixels
 from nucseg_ray.model.bundle import Bundle, read_bundle
-from nucseg_ray.model.mirrored import MirroredPredictor
 from nucseg_ray.model.predictor import Predictor, Runtime, choose_form, load_predictor
 from nucseg_ray.model.pretrained import PRETRAINED, pretrained_folder
 from nucseg_ray.model.scaling import ScaledMaps, ScaledNetwork
 from nucseg_ray.model.tiled_network import DEFAULT_TILING, PIXELS_TOGETHER, TiledNetwork, Tiling
+from nucseg_ray.model.turned import TurnedPredictor
 
 
 class Segmenter:
@@ -83,7 +83,8 @@ class Segmenter:
         the size that brings them near those it was trained on, so that small nuclei take longer: their image is
         enlarged, up to four times along each side. By default each image's is found by the network itself, in one to
         three looks, and a last one where none of these was at the right size. With ``tta`` (test-time augmentation) the
-        network looks at each image and its three mirror images, and the mean counts: four times as long.
+        network looks at each image in its four quarter turns, plain and mirrored, and the mean counts: eight times as
+        long.
 
         Raises
         ------
@@ -101,7 +102,7 @@ class Segmenter:
         form = form or choose_form(bundle, runtime=runtime, use_gpu=False)
         predictor = load_predictor(bundle, form=form, threads=threads)
         if tta:
-            predictor = MirroredPredictor(predictor, bundle.labels)
+            predictor = TurnedPredictor(predictor, bundle.labels)
         return cls(bundle, predictor, tiling=tiling, nucleus_diameter_px=nucleus_diameter_px)
 
     def segment(self, image: Pixels) -> Labels:

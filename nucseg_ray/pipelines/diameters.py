@@ -56,7 +56,9 @@ class Survey:
     @property
     def diameter_px(self) -> float | None:
         """The diameter for the whole plate; None where its images are to be judged one by one."""
-        if len(self.estimates) < 2 or not self.one_shape or max(self.estimates) > AGREEING * min(self.estimates):
+        if not (self.is_sound and self.one_shape and len(self.estimates) > 1):
+            return None
+        if max(self.estimates) > AGREEING * min(self.estimates):
             return None
         return round(float(np.median(self.estimates)), 2)
 

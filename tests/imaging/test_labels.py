@@ -303,3 +303,13 @@ def test_maps_of_a_mirrored_image_are_the_mirrored_maps(variant: ForegroundLabel
     mirrored = variant.mirrored(maps[np.newaxis], axis=axis)[0]
     np.testing.assert_allclose(mirrored * 255, expected * 255, atol=1)  # centroids are rounded towards even steps
     np.testing.assert_allclose(variant.mirrored(mirrored[np.newaxis], axis=axis)[0], maps, atol=1e-6)
+
+
+@pytest.mark.parametrize("variant", [ForegroundLabels(), CentreLabels()])
+def test_maps_of_an_image_whose_rows_and_columns_are_exchanged(variant: ForegroundLabels | CentreLabels) -> None:
+    truth = touching_grid(6, 3)
+    truth[5:9, 2:5] = 0
+    maps, expected = (variant.targets(labels) / np.float32(255) for labels in (truth, truth.T))
+    exchanged = variant.exchanged(maps[np.newaxis])
+    np.testing.assert_array_equal(exchanged[0], expected)
+    np.testing.assert_array_equal(variant.exchanged(exchanged)[0], maps)

@@ -248,7 +248,9 @@ def odd_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "odd_shape.png").write_bytes(encode_image_png(draw(97, 203, 8, 7)))
     for name, bits in (("rgb8", 8), ("rgb16", 16)):
         plane = draw(128, 96, bits, 5)
-        (folder / f"{name}.png").write_bytes(encode_image_png(np.stack([plane // 4, plane // 2, plane], axis=2)))
+        (folder / f"{name}.png").write_bytes(
+            encode_image_png(np.stack([plane - plane // 4, plane - plane // 8, plane], axis=2))
+        )
     (folder / "zero.png").write_bytes(encode_image_png(np.zeros((128, 128), np.uint16)))
     tifffile.imwrite(folder / "noise.tif", rng.normal(800, 40, (128, 128)).astype(np.uint16))
     (folder / "cut_short.png").write_bytes(encode_image_png(grey)[:2000])

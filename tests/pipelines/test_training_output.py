@@ -164,7 +164,7 @@ def test_a_setting_younger_than_the_record_counts_as_its_default(tmp_path: Path)
     [
         (b"{", "training.json: not readable as JSON"),
         (b"[]", "training.json: expected an object"),
-        (b'{"format": 2, "run": "run-1"}', "training.json: expected format 1"),
+        (b'{"format": 1, "run": "run-1"}', "training.json: expected format 2"),
     ],
 )
 def test_a_record_that_is_not_in_order_is_named(tmp_path: Path, content: bytes, told: str) -> None:
