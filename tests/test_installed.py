@@ -135,7 +135,10 @@ def test_every_command_has_its_help(installed: Path, tmp_path: Path, name: str) 
         (["trian"], "error: 'trian' is not a command of nucseg; did you mean train?\n"),
         (["train", "--epoch", "3"], "error: '--epoch' is not a flag of this command; did you mean --epochs?\n"),
         (["pack", "--config", "none.yaml"], "error: --config: {cwd}/none.yaml: expected a file, found none."),
-        (["synthesize", "--config", "run.yaml"], "error: run.yaml, line 2: wells: expected 24, 96 or 384, found 25\n"),
+        (
+            ["synthesize", "--config", "run.yaml"],
+            "error: run.yaml, line 2: wells: expected 24, 96, 384 or 1536, found 25\n",
+        ),
     ],
 )
 def test_a_wrong_call_is_one_line_and_code_2(installed: Path, tmp_path: Path, flags: list[str], told: str) -> None:

@@ -96,7 +96,7 @@ def test_a_segmenter_runs_the_default_form(exported: Bundle, draw: Draw, tmp_pat
         np.testing.assert_array_equal(Segmenter.load(tmp_path / "model", tiling=tiling).maps(image), by_form[default])
 
 
-@pytest.mark.parametrize("form", [REFERENCE, *FORMS])
+@pytest.mark.parametrize("form", [pytest.param(REFERENCE, marks=pytest.mark.slow), *FORMS])
 def test_a_segmenter_turns_and_mirrors_in_every_form(exported: Bundle, draw: Draw, form: str) -> None:
     if form == INT8 and not multiplies_int8_exactly():
         pytest.skip("this processor has no VNNI")

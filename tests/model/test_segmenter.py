@@ -233,7 +233,7 @@ def test_odd_arrays_are_refused_and_views_are_not(brightness: Segmenter) -> None
         np.testing.assert_array_equal(brightness.segment(same), expected)
 
 
-@pytest.mark.parametrize("form", [REFERENCE, FLOAT32])
+@pytest.mark.parametrize("form", [pytest.param(REFERENCE, marks=pytest.mark.slow), FLOAT32])
 def test_threads_do_not_disturb_each_other(exported: Bundle, form: str) -> None:
     tiling = Tiling(tile_px=64, overlap_px=16)
     segmenter = Segmenter.load(exported.folder, form=form, tiling=tiling, nucleus_diameter_px=15.0)
