@@ -148,6 +148,7 @@ def test_what_goes_on_begins_with_what_was_learned(
     shipped: Bundle, tiny_model: Path, tiny_set: Path, tmp_path: Path
 ) -> None:
     short = {"epochs": 1, "crops_per_epoch": 16, "crop_px": 64, "batch_size": 8, "learning_rate": 1e-6}
+    short["nucleus_diameter_px"] = read_bundle(tiny_model).diameter_px
     scores = run_train(
         TrainSettings(data=str(tiny_set), output=str(tmp_path / "model"), encoder_weights="pretrained", **short)
     )

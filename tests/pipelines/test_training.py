@@ -45,6 +45,7 @@ SHORT: dict[str, Any] = {
     "epochs": EPOCHS,
     "crops_per_epoch": 240,
     "crop_px": 64,
+    "nucleus_diameter_px": 30.0,
     "batch_size": 8,
     "learning_rate": 3e-3,
     # In which order several threads add up a sum is nowhere promised.
