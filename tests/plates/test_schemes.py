@@ -242,6 +242,8 @@ COMPLETE = {
         sites=st.integers(0, 999).map(str), timepoints=st.none(), planes=st.none(), channels=numbered("d")
     ),
     "folders": names(
+        # A plate called like a well is taken for one where what follows could be its site.
+        plates=PLATES.filter(lambda plate: not plate or SCHEMES["folders"].parse(f"{plate}/1/DAPI.tif") is None),
         sites=st.integers(0, 9999).map(str),
         timepoints=st.none(),
         planes=st.none(),
