@@ -113,7 +113,7 @@ def test_a_survey_that_saw_little_does_not_decide_for_the_next_run(
         image.write_bytes(b"")
     out, bundle = Location(str(tmp_path / "out")), read_bundle(tiny_model)
     actors = ActorPool(form=REFERENCE, actors=1, cpus=1.0, threads=2, use_gpu=False)
-    look: dict[str, Any] = {"plates": ["P1"], "root": Location(str(folder)), "out": out, "pool": actors}
+    look: dict[str, Any] = {"plates": ["P1"], "reading": Reading(Location(str(folder))), "out": out, "pool": actors}
     manifest = _manifest(Location(str(folder)))
     assert plate_diameters(manifest, files=ship(bundle), **look) == {"P1": None}
     (told,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
