@@ -232,8 +232,13 @@ def _tell(surveys: list[Survey], *, seconds: float, record: Location) -> None:
 def _told(survey: Survey) -> str:
     if not survey.estimates:
         return "no site that was looked at shows enough nuclei, so the network judges their diameter image by image"
+    if len(survey.estimates) == 1:
+        return (
+            f"only one site that was looked at shows enough nuclei, about {survey.estimates[0]:.1f} px across, so the "
+            "network judges image by image"
+        )
     least, most, sites = min(survey.estimates), max(survey.estimates), len(survey.estimates)
     told = f"{least:.1f} to {most:.1f} px on {sites} sites"
     if survey.diameter_px is None:
-        return f"the nuclei's diameters differ ({told}), or too few show, so the network judges image by image"
+        return f"the nuclei's diameters ({told}) or the images' sizes differ, so the network judges image by image"
     return f"the nuclei are about {survey.diameter_px:.1f} px across ({told})"
