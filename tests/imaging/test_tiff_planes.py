@@ -1,14 +1,12 @@
-"""Files of many planes as tifffile, ImageJ and microscopes write them: which page is which, sizes, names, damage."""
+"""Files of many planes as tifffile, ImageJ and microscopes write them: which page is which, names, damage."""
 
 from __future__ import annotations
 
 import io
 import itertools
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 import tifffile
@@ -167,70 +165,6 @@ def test_ome_names_channels_and_the_size_of_pixels() -> None:
     planes = decode_planes(written(CZ, ome=True, metadata=metadata), name="a")
     assert (planes.channels, planes.n_z, planes.pixel_size_um) == (tuple(NAMES), 4, 0.325)
     np.testing.assert_array_equal(planes.plane(2, 1), CZ[2, 1])
-
-
-def _sized(x: float | None, y: float | None = None, unit: str | None = None) -> bytes:
-    sizes = {"PhysicalSizeX": x, "PhysicalSizeXUnit": unit, "PhysicalSizeY": y, "PhysicalSizeYUnit": unit}
-    metadata = {name: value for name, value in sizes.items() if value is not None}
-    return written(GREY8, ome=True, metadata={"axes": "YX", **metadata})
-
-
-def _resolved(pixels_a_unit: float, unit: str, **options: Any) -> bytes:
-    return written(GREY8, resolution=(pixels_a_unit, pixels_a_unit), resolutionunit=unit, **options)
-
-
-def _metaseries(x: str, units: str = "um", state: str = "on") -> bytes:
-    sides = "".join(f'<prop id="spatial-calibration-{axis}" type="float" value="{x}"/>\n' for axis in "xy")
-    return written(
-        GREY8,
-        metadata=None,
-        software="MetaSeries",
-        description="<MetaData>\n<PlaneInfo>\n"
-        f'<prop id="spatial-calibration-state" type="bool" value="{state}"/>\n{sides}'
-        f'<prop id="spatial-calibration-units" type="string" value="{units}"/>\n</PlaneInfo>\n</MetaData>',
-    )
-
-
-@pytest.mark.parametrize(
-    ("data", "expected"),
-    [
-        pytest.param(_sized(0.5, 0.5), 0.5, id="ome, um by the schema"),
-        pytest.param(_sized(0.5), 0.5, id="ome, one side"),
-        pytest.param(_sized(500, 500, "nm"), 0.5, id="ome nm"),
-        pytest.param(_sized(0.0005, 0.0005, "mm"), 0.5, id="ome mm"),
-        pytest.param(_sized(1, 1, "pixel"), None, id="ome pixel"),
-        pytest.param(_sized(0.5, 0.7), None, id="ome, no square"),
-        pytest.param(_sized(0.5, 0.504), 0.5, id="ome, nearly a square"),
-        pytest.param(_sized(0, 0), None, id="ome 0"),
-        pytest.param(_sized(350, 350), None, id="ome, the screen's"),
-        pytest.param(_sized(None), None, id="ome without"),
-        pytest.param(_metaseries("1.3672"), 1.3672, id="metaxpress"),
-        pytest.param(_metaseries("1.3672", state="off"), None, id="metaxpress, off"),
-        pytest.param(_metaseries("1", units="pixel"), None, id="metaxpress, pixels"),
-        pytest.param(_resolved(25_400 / 0.5, "inch"), 0.5, id="tags, inch"),
-        pytest.param(_resolved(10_000 / 0.5, "centimeter"), 0.5, id="tags, cm"),
-        pytest.param(_resolved(72, "inch"), None, id="72 dpi"),
-        pytest.param(_resolved(1200, "inch"), None, id="1200 dpi"),
-        pytest.param(_resolved(2, "none"), None, id="tags, no unit"),
-        pytest.param(
-            _resolved(2, "none", imagej=True, photometric=None, metadata={"unit": "micron"}), 0.5, id="imagej"
-        ),
-        pytest.param(
-            _resolved(2, "none", imagej=True, photometric=None, metadata={"unit": "\\u00B5m"}), 0.5, id="imagej µ"
-        ),
-        pytest.param(
-            _resolved(2, "none", imagej=True, photometric=None, metadata={"unit": "pixel"}), None, id="imagej px"
-        ),
-        pytest.param(_resolved(2, "none", imagej=True, photometric=None), None, id="imagej without"),
-        pytest.param(written(GREY8), None, id="nothing said"),
-        pytest.param(cv2.imencode(".png", GREY8)[1].tobytes(), None, id="png"),
-    ],
-)
-def test_the_size_of_pixels(data: bytes, expected: float | None) -> None:
-    planes = decode_planes(data, name="a")
-    assert planes.pixel_size_um == (None if expected is None else pytest.approx(expected, rel=1e-6))
-    assert (planes.channels, planes.n_z) == (("",), 1)
-    np.testing.assert_array_equal(planes.plane(0, 0), GREY8)
 
 
 def test_only_the_plane_asked_for_is_decoded() -> None:
@@ -409,17 +343,3 @@ def test_damage_anywhere_raises_nothing_else(write: Callable[[np.ndarray, str], 
         refusal = str(error)
     assert "odd" in refusal
     assert all(plane.dtype in (np.uint8, np.uint16) for plane in found)
-
-
-def test_sizes_of_real_plates(realdata: Path) -> None:
-    """MetaXpress says 1.37 µm (binning 8 x 8 at 40x); the Operetta's and Photoshop's tags are the screen's."""
-    folder = realdata / "plates"
-    expected = {
-        "imagexpress/9987_Plate_3434/TimePoint_1/ZStep_1/9987_B02_s1_w1.TIF": 1.3672,
-        "operetta/r03c03f03p01-ch5sk1fk1fl1.tiff": None,
-        "sbs_bbbc013/Channel2-01-A-01.tif": None,
-    }
-    for path, size in expected.items():
-        planes = decode_planes((folder / path).read_bytes(), name=path)
-        assert (planes.channels, planes.n_z, planes.pixel_size_um) == (("",), 1, size)
-        np.testing.assert_array_equal(planes.plane(0, 0), tifffile.imread(folder / path))
