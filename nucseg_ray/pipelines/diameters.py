@@ -213,7 +213,7 @@ def _tell(surveys: list[Survey], *, seconds: float, record: Location) -> None:
             len(survey.failures) + survey.seen,
             survey.failures[0],
         )
-    for survey in surveys[:PLATES_TOLD]:
+    for survey in [survey for survey in surveys if survey.is_sound][:PLATES_TOLD]:
         logger.info("plate %s: %s", survey.plate, _told(survey))
     if len(surveys) > PLATES_TOLD:
         found = [survey.diameter_px for survey in surveys if survey.diameter_px is not None]
